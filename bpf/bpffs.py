@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The BPF file system: mounted when it is not, our directories in it, and locks on them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import posix
+
+from cni.errors import NODE_NOT_READY, CniError
+from cni.net import syscall
+
+from . import pins
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+def ensure_directory(plugin: str) -> None:
+    """Make <plugin>/links below our root, mounting bpffs first where nothing is mounted."""
+    path = pins.links_directory(plugin)
+    if exists(path):
+        return
+    if not _is_mount_point(pins.BPFFS):
+        _mount()
+    for directory in (pins.ROOT, pins.directory(plugin), path):
+        try:
+            posix.mkdir(directory, 0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CniError(
+                NODE_NOT_READY, f"{directory} cannot be made: {error.strerror}; {pins.BPFFS} must be a bpffs, "
+                f"see: findmnt {pins.BPFFS}"
+            ) from None  # fmt: skip
+
+
+def exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_mount_point(path: str) -> bool:
+    try:
+        return posix.stat(path).st_dev != posix.stat(path + "/..").st_dev
+    except FileNotFoundError:
+        raise CniError(
+            NODE_NOT_READY, f"{path} does not exist; is sysfs mounted on /sys, and has the kernel CONFIG_BPF_SYSCALL?"
+        ) from None
+
+
+def _mount() -> None:
+    try:
+        syscall.mount("bpf", pins.BPFFS, "bpf")
+    except OSError as error:
+        # Another ADD may have been quicker.
+        if error.errno == errno.EBUSY:
+            return
+        raise CniError(
+            NODE_NOT_READY,
+            f"{pins.BPFFS}: no bpffs is mounted and mounting it failed: {error.strerror}; "
+            f"type: mount -t bpf bpf {pins.BPFFS}",
+        ) from None
+
+
+def ensure_run_directory() -> None:
+    try:
+        posix.mkdir(pins.RUN, 0o700)
+    except FileExistsError:
+        return
+
+
+class Lock:
+    """An exclusive flock on one of our directories, for one read-modify-write of shared node state."""
+
+    __slots__ = ("_descriptor", "_path")
+
+    def __init__(self, plugin: str = "") -> None:
+        self._path = pins.directory(plugin) if plugin else pins.ROOT
+        self._descriptor = -1
+
+    def __enter__(self) -> Lock:
+        self._descriptor = posix.open(self._path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_DIRECTORY)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        posix.close(self._descriptor)
+
+
+def unlink(path: str) -> None:
+    """Remove one of our pins; one that is already gone is fine."""
+    if not pins.is_ours(path):
+        raise ValueError(f"refusing to remove {path}: it is not below {pins.ROOT}")
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def list_directory(path: str) -> list[str]:
+    try:
+        return sorted(posix.listdir(path))
+    except FileNotFoundError:
+        return []

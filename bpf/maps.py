@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pinned map, opened with a check that it has the layout that this build expects."""
+
+from __future__ import annotations
+
+from cni.errors import CONFLICT, CniError
+
+from . import command, pins
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Map:
+    """A hash, LRU, LPM or array map by its pin.
+
+    Raises FileNotFoundError when it is not pinned, CniError(CONFLICT) when its key or value has another size than this
+    build's: then the pin is of another version of bypath and must be drained first.
+    """
+
+    __slots__ = ("descriptor", "key_bytes", "name", "value_bytes")
+
+    def __init__(self, plugin: str, name: str, key_bytes: int, value_bytes: int) -> None:
+        path = pins.pin(plugin, name)
+        self.name = name
+        self.descriptor = command.obj_get(path)
+        self.key_bytes = key_bytes
+        self.value_bytes = value_bytes
+        found = command.map_sizes(self.descriptor)[:2]
+        if found != (key_bytes, value_bytes):
+            raise CniError(
+                CONFLICT,
+                f"{path} has keys and values of {found[0]} and {found[1]} bytes, this build wants {key_bytes} and "
+                f"{value_bytes}: it belongs to another version of bypath; drain the node, then type: "
+                f"rm -r {pins.directory(plugin)}",
+            )
+
+    def get(self, key: bytes) -> bytes | None:
+        return command.lookup(self.descriptor, key, self.value_bytes)
+
+    def put(self, key: bytes, value: bytes, flags: int = command.BPF_ANY) -> None:
+        command.update(self.descriptor, key, value, flags)
+
+    def remove(self, key: bytes) -> bool:
+        return command.delete(self.descriptor, key)
+
+    def keys(self) -> list[bytes]:
+        return list(command.keys(self.descriptor, self.key_bytes))
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        for key in self.keys():
+            value = self.get(key)
+            if value is not None:
+                yield key, value
+
+    def is_empty(self) -> bool:
+        return command.is_empty(self.descriptor, self.key_bytes)
