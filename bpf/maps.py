@@ -45,11 +45,11 @@ class Map:
     def remove(self, key: bytes) -> bool:
         return command.delete(self.descriptor, key)
 
-    def keys(self) -> list[bytes]:
+    def every_key(self) -> list[bytes]:
         return list(command.keys(self.descriptor, self.key_bytes))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        for key in self.keys():
+        for key in self.every_key():
             value = self.get(key)
             if value is not None:
                 yield key, value

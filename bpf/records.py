@@ -149,6 +149,10 @@ class Records:
             if _KEY.unpack(key)[0] == network_key
         ]
 
+    def numbers(self) -> set[int]:
+        """The plugin's own numbers that are in use, by the attachments of all networks."""
+        return {Record.unpack(value).number for _, value in self._map.items()}
+
     def is_empty(self) -> bool:
         return self._map.is_empty()
 

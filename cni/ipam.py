@@ -23,7 +23,8 @@ _TEXT_BUSY_PAUSE_SECONDS = 0.02
 
 
 def add(request: Request, conf: NetConf) -> Result:
-    """Have addresses reserved. The caller registers `release` for its rollback."""
+    """Have addresses reserved. The caller registers `release` for its rollback before this call: a delegate that
+    failed, or whose answer cannot be used, may have reserved something all the same (CNI spec 1.1.0, section 4)."""
     output = _delegate("ADD", request, conf)
     document = jsontext.loads(output, f"the result of IPAM plugin {_plugin_name(conf)}")
     if not isinstance(document, dict):
@@ -72,7 +73,7 @@ def _plugin_name(conf: NetConf) -> str:
     name = conf.ipam.get("type")
     if not isinstance(name, str) or not name:
         raise CniError(INVALID_CONFIG, 'ipam.type: missing; name an IPAM plugin, for example "host-local"')
-    if "/" in name or name in (".", ".."):
+    if "/" in name or name in (".", "..") or not (name.isascii() and name.isprintable()):
         raise CniError(INVALID_CONFIG, f"ipam.type: {name!a} must be the bare name of an executable in CNI_PATH")
     return name
 
@@ -164,7 +165,7 @@ def _error_of(path: str, output: bytes, status: int) -> CniError:
         document: Any = jsontext.loads(output, path)
     except CniError:
         document = None
-    if isinstance(document, dict) and isinstance(document.get("code"), int) and document["code"] > 0:
+    if isinstance(document, dict) and type(document.get("code")) is int and document["code"] > 0:
         return CniError(document["code"], str(document.get("msg", "")), str(document.get("details", "")))
     how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
     return CniError(IO_FAILURE, f"ipam: {path} {how} without a CNI error", output[:400].decode("utf-8", "replace"))

@@ -3,8 +3,8 @@
 
 The `json` package imports `re` and `enum`, about 6 ms of every ADD; the scanner and the encoder in `_json` are the ones
 it uses itself. The scanner wants `json.decoder` only to raise its own error, which is the cold path here.
-Beyond RFC 8259 this refuses what Python's parser lets through: NaN and Infinity, and nesting that would end in
-RecursionError.
+Beyond RFC 8259 this refuses what Python's parser lets through: NaN, Infinity and numbers that would become it, and
+nesting that would end in RecursionError.
 """
 
 from __future__ import annotations
@@ -19,17 +19,30 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 128
 """Deeper than any CNI document, and far from the interpreter's recursion limit."""
+_INFINITY = float("inf")
+
+
+class _Refused(Exception):
+    """What is wrong with the document, as the end of a sentence."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise CniError(DECODING_FAILURE, f"the JSON on stdin holds {name}, which RFC 8259 does not allow; remove it")
+    raise _Refused(f"holds {name}, which RFC 8259 does not allow; remove it")
+
+
+def _finite(text: str) -> float:
+    """An infinity could be read, but never be written again, to a delegate or to stdout."""
+    number = float(text)
+    if number in (_INFINITY, -_INFINITY):
+        raise _Refused(f"holds the number {text[:40]}, which is too large; remove it")
+    return number
 
 
 class _ScannerSettings:
     strict = True
     object_hook = None
     object_pairs_hook = None
-    parse_float = float
+    parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
     memo: dict[str, str] = {}
@@ -40,8 +53,7 @@ _WHITE = " \t\r\n"
 
 
 def _refuse_depth(text: str) -> None:
-    """Brackets inside strings are counted too; that only ever makes the check stricter, and only when the cheap upper
-    bound is already over the limit."""
+    """Walks through the text only when the number of its brackets, a cheap upper bound, is over the limit."""
     if text.count("{") + text.count("[") <= MAX_DEPTH:
         return
     depth, in_string, escaped = 0, False, False
@@ -58,7 +70,7 @@ def _refuse_depth(text: str) -> None:
         elif char in "{[":
             depth += 1
             if depth > MAX_DEPTH:
-                raise CniError(DECODING_FAILURE, f"the JSON on stdin is nested deeper than {MAX_DEPTH} levels")
+                raise _Refused(f"is nested deeper than {MAX_DEPTH} levels")
         elif char in "}]":
             depth -= 1
 
@@ -80,12 +92,12 @@ def loads(document: bytes, what: str = "the network configuration on stdin") -> 
     except UnicodeDecodeError as error:
         raise CniError(DECODING_FAILURE, f"{what} is not UTF-8: {error.reason} at byte {error.start}") from None
     if not text:
-        raise CniError(DECODING_FAILURE, f"{what} is empty; the runtime must write the plugin's configuration there")
-    _refuse_depth(text)
+        raise CniError(DECODING_FAILURE, f"{what} is empty; it must be a JSON document")
     try:
+        _refuse_depth(text)
         value, end = _scan(text, 0)
-    except CniError:
-        raise
+    except _Refused as refusal:
+        raise CniError(DECODING_FAILURE, f"{what} {refusal}") from None
     except (StopIteration, SystemError, ValueError, RecursionError, KeyError):
         raise _explain(text, what) from None
     if end != len(text):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _ALNUM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _NAME = _ALNUM | frozenset("_.-")
 _IFNAME_MAX_BYTES = 15
+_CONTAINER_ID_MAX_BYTES = 127
 
 MAX_STDIN_BYTES = 16 << 20
 """A configuration is some kilobytes; a prevResult with thousands of routes is still far below this."""
@@ -26,7 +27,7 @@ class Request:
     container_id  empty when the verb has none
     netns         CNI_NETNS verbatim, empty when unset
     ifname        empty when the verb has none
-    args          CNI_ARGS as pairs
+    args          CNI_ARGS verbatim, empty when unset
     cni_path      the directories of CNI_PATH, for delegation
     netns_override  CNI_NETNS_OVERRIDE is set: the host's own network namespace is allowed as CNI_NETNS
     """
@@ -64,22 +65,36 @@ def fault_of_ifname(ifname: str) -> str:
     if ifname in (".", ".."):
         return "is a directory's name"
     for char in ifname:
-        if char in "/:" or char.isspace() or not char.isprintable():
-            return "holds '/', ':', white space or a control character"
+        # The kernel would take '%' for a pattern such as eth%d and choose the name itself (__dev_alloc_name()).
+        if char in "/:%" or char.isspace() or not char.isprintable():
+            return "holds '/', ':', '%', white space or a control character"
     return ""
 
 
-def _fault_of(variable: str, value: str) -> str:
+def _fault_of(variable: str, value: str, command: str) -> str:
     if not value:
         return "is missing"
     if variable == "CNI_CONTAINERID" and not is_valid_name(value):
         return f"{value!a} must start with a letter or digit and hold only letters, digits, '_', '.' and '-'"
+    if variable == "CNI_CONTAINERID" and command == "ADD" and len(value) > _CONTAINER_ID_MAX_BYTES:
+        # GC gives addresses back by the id in the attachment's record, which has no room for more.
+        return f"is longer than {_CONTAINER_ID_MAX_BYTES} bytes"
     if variable == "CNI_IFNAME":
         fault = fault_of_ifname(value)
         return f"{value!a} {fault}" if fault else ""
-    if variable == "CNI_NETNS" and ("\0" in value or not value.startswith("/")):
+    if variable == "CNI_NETNS" and not value.startswith("/"):
         return f"{value!a} must be an absolute path"
+    if variable == "CNI_NETNS" and not _is_utf8(value):
+        return f"{value!a} must be UTF-8, since it goes into the result as `sandbox`"
     return ""
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def validate(request: Request, environ: Mapping[str, str], required: tuple[str, ...]) -> None:
@@ -90,7 +105,7 @@ def validate(request: Request, environ: Mapping[str, str], required: tuple[str, 
         # A DEL must get through whatever the runtime still knows: a netns that is not required is judged later.
         if variable not in required and (not value or variable == "CNI_NETNS"):
             continue
-        fault = _fault_of(variable, value)
+        fault = _fault_of(variable, value, request.command)
         if fault:
             faults.append(f"{variable} {fault}")
     if faults:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .netconf import NetConf
 
 
+_U32 = 0xFFFFFFFF
+_ROUTE_NUMBERS = {"mtu": _U32, "advmss": _U32, "priority": _U32, "table": _U32, "scope": 255}
+
+
 class Result:
     """A result under construction, or the chain's so far.
 
@@ -94,6 +98,17 @@ def of_prev(conf: NetConf) -> Result | None:
     return None if conf.prev_result is None else parse(conf.prev_result, "prevResult")
 
 
+def required_prev(conf: NetConf) -> Result:
+    """The prevResult of a chained plugin, which cannot do without."""
+    previous = of_prev(conf)
+    if previous is None:
+        raise CniError(
+            INVALID_CONFIG,
+            f"prevResult: missing; {conf.type} is chained, so its place is behind the plugin that makes the interface",
+        )
+    return previous
+
+
 def parse(document: dict[str, Any], what: str) -> Result:
     """Read a result of any supported version. Raises CniError(INVALID_CONFIG) with the place of the fault."""
     result = Result()
@@ -136,7 +151,7 @@ def _check_ip(place: str, ip: dict[str, Any], interfaces: int) -> None:
     elif gateway is not None:
         del ip["gateway"]
     index = ip.get("interface")
-    if index is not None and not (isinstance(index, int) and 0 <= index < interfaces):
+    if index is not None and (type(index) is not int or not 0 <= index < interfaces):
         raise CniError(INVALID_CONFIG, f"{place}.interface: {index!r} is not an index into interfaces")
 
 
@@ -147,3 +162,7 @@ def _check_route(place: str, route: dict[str, Any]) -> None:
     ipaddr.parse_cidr(destination, f"{place}.dst")
     if route.get("gw"):
         ipaddr.parse_address(route["gw"], f"{place}.gw")
+    for key, highest in _ROUTE_NUMBERS.items():
+        value = route.get(key)
+        if value is not None and (type(value) is not int or not 0 <= value <= highest):
+            raise CniError(INVALID_CONFIG, f"{place}.{key}: {value!r:.40} is not a whole number from 0 to {highest}")

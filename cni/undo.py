@@ -39,7 +39,8 @@ class Undo:
             try:
                 step(*args)
             except Exception as failure:
-                if error is not None:
+                # The cause of the failure may keep a step from being undone too, in the same words.
+                if error is not None and str(failure) != str(error):
                     error.add_note(f"while undoing: {failure}")
                 first = first or failure
         if error is None and first is not None:

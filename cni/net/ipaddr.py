@@ -29,6 +29,7 @@ def parse_cidr(text: object, what: str) -> tuple[bytes, int]:
             address = parse_address(address_text, what)
             if int(length_text) <= 8 * len(address):
                 return address, int(length_text)
+        text = text[:60]
     raise CniError(INVALID_CONFIG, f"{what}: {text!a} is not a network such as 10.0.0.0/8 or fd00::/64")
 
 

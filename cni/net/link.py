@@ -23,12 +23,13 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 IFF_UP = 0x1
 _IFF_LOOPBACK = 0x8
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
+ARPHRD_ETHER = 1
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 18, 20, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS = 1, 2
-_IFLA_EXT_MASK = 29
+_IFLA_EXT_MASK, _IFLA_GSO_MAX_SIZE = 29, 41
 _RTEXT_FILTER_SKIP_STATS = 8
 
 
@@ -39,11 +40,14 @@ class Link:
     kind    IFLA_INFO_KIND such as "veth" or "ipvlan", empty for hardware
     data    IFLA_INFO_DATA's attributes, raw
     parent  IFLA_LINK: ifindex of the lower device or the peer, in that device's own namespace; 0 when there is none
+    controller  IFLA_MASTER: ifindex of the bridge, bond or VRF that the device is a port of; 0 when it is of none
+    hardware  ARPHRD_*
     """
 
-    __slots__ = ("alias", "data", "flags", "index", "kind", "mac", "mtu", "name", "parent")
+    __slots__ = ("alias", "controller", "data", "flags", "hardware", "index", "kind", "mac", "mtu", "name", "parent")
 
     def __init__(self, body: bytes) -> None:
+        self.hardware: int = unpack_from("=H", body, 2)[0]
         self.index: int = unpack_from("=i", body, 4)[0]
         self.flags: int = unpack_from("=I", body, 8)[0]
         found = dict(attrs(body, 16))
@@ -52,6 +56,7 @@ class Link:
         self.mac = found.get(_IFLA_ADDRESS, b"")
         self.mtu: int = unpack_from("=I", found.get(_IFLA_MTU, bytes(4)))[0]
         self.parent: int = unpack_from("=i", found.get(_IFLA_LINK, bytes(4)))[0]
+        self.controller: int = unpack_from("=I", found.get(_IFLA_MASTER, bytes(4)))[0]
         info = dict(attrs(found.get(_IFLA_LINKINFO, b"")))
         self.kind = _text(info.get(_IFLA_INFO_KIND, b""))
         self.data = dict(attrs(info.get(_IFLA_INFO_DATA, b"")))
@@ -97,9 +102,32 @@ def find(socket: Socket, name: str) -> Link | None:
         raise
 
 
+def find_by_index(socket: Socket, index: int) -> Link | None:
+    try:
+        return get_by_index(socket, index)
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+
+
+def set_gso_max(name: str, size_bytes: int) -> Message:
+    """The largest packet that TCP hands down in one piece, at most 64 KiB; dev->gso_max_size."""
+    body = _header() + attr_text(_IFLA_IFNAME, name) + attr_u32(_IFLA_GSO_MAX_SIZE, size_bytes)
+    return Message(RTM_SETLINK, 0, body, f"set gso_max_size of {name}")
+
+
 def list_all(socket: Socket) -> list[Link]:
     body = _header() + attr_u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
     return [Link(reply) for reply in socket.dump(Message(RTM_GETLINK, 0, body, "list devices"))]
+
+
+def list_of_kind(socket: Socket, kind: str) -> list[Link]:
+    """The kernel filters, unless it has not loaded that kind's module and so lists all (linkinfo_to_kind_ops())."""
+    body = _header() + attr_u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    body += attr_nest(_IFLA_LINKINFO, attr_text(_IFLA_INFO_KIND, kind))
+    links = [Link(reply) for reply in socket.dump(Message(RTM_GETLINK, 0, body, f"list {kind} devices"))]
+    return [link for link in links if link.kind == kind]
 
 
 def new_veth(name: str, mac: bytes, mtu: int, peer: str, peer_mac: bytes, netns: int) -> Message:

@@ -72,6 +72,21 @@ def open_if_pod(request: Request) -> NetNs | None:
     return _open(request)[0] if request.netns else None
 
 
+def reopen(path: str, inode: int) -> NetNs | None:
+    """For GC: the namespace of a record, or None when it is gone or the path leads to another one by now."""
+    if not path:
+        return None
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
+    except OSError:
+        return None
+    found = NetNs(path, descriptor)
+    if found.inode == inode and not _kind_fault(descriptor):
+        return found
+    posix.close(descriptor)
+    return None
+
+
 def _open(request: Request) -> tuple[NetNs | None, str]:
     try:
         descriptor = posix.open(request.netns, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
@@ -87,6 +102,13 @@ def _open(request: Request) -> tuple[NetNs | None, str]:
 
 
 def _fault_of(descriptor: int, request: Request) -> str:
+    fault = _kind_fault(descriptor)
+    if not fault and not request.netns_override and _is_own(descriptor):
+        fault = "is the host's own network namespace; set CNI_NETNS_OVERRIDE=1 if that is meant"
+    return fault
+
+
+def _kind_fault(descriptor: int) -> str:
     try:
         if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) != _CLONE_NEWNET:
             return "is a namespace of another kind, not a network namespace"
@@ -94,8 +116,6 @@ def _fault_of(descriptor: int, request: Request) -> str:
         if error.errno in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF):
             return "is not a network namespace"
         raise
-    if not request.netns_override and _is_own(descriptor):
-        return "is the host's own network namespace; set CNI_NETNS_OVERRIDE=1 if that is meant"
     return ""
 
 

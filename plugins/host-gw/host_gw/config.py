@@ -17,6 +17,16 @@ _MIN_MTU, _MAX_MTU = 68, 65535
 _MAX_PREFIX = 6
 
 
+def _is_prefix(text: str) -> bool:
+    return 0 < len(text) <= _MAX_PREFIX and text.isascii() and not fault_of_ifname(text)
+
+
+def prefix_for_delete(conf: NetConf) -> str:
+    """Only for an attachment without a record. No ADD can have used a prefix that is not one."""
+    prefix = conf.raw.get("hostVethPrefix")
+    return prefix if isinstance(prefix, str) and _is_prefix(prefix) else DEFAULT_PREFIX
+
+
 class Config:
     """mtu: None means that of the default route's interface. prefix: of the host's veth names."""
 
@@ -26,12 +36,7 @@ class Config:
         self.mtu = netconf.optional_int(conf.raw, "mtu", _MIN_MTU, _MAX_MTU)
         self.prefix = netconf.optional_text(conf.raw, "hostVethPrefix", DEFAULT_PREFIX)
         netconf.optional_choice(conf.raw, "source", ("none",), "none")
-        if (
-            not self.prefix
-            or len(self.prefix) > _MAX_PREFIX
-            or not self.prefix.isascii()
-            or fault_of_ifname(self.prefix)
-        ):
+        if not _is_prefix(self.prefix):
             raise CniError(
                 INVALID_CONFIG,
                 f"hostVethPrefix: {self.prefix!a} must be 1 to {_MAX_PREFIX} characters of a device name",

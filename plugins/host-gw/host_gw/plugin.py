@@ -39,25 +39,25 @@ class HostGw:
         self._config = Config(conf)
 
     def add(self, request: Request, conf: NetConf, pod: NetNs) -> Result:
+        outcome = result.of_prev(conf) or result.empty()
         attachment = Attachment.of(request, conf.name)
         host = Socket()
+        mtu = self._config.mtu_on(host)
         owned = records.open_or_create(PLUGIN)
         record = Record.of(request, pod)
-        record.host_name = attachment.device_name(self._config.prefix)
+        record.host_name, record.number = attachment.device_name(self._config.prefix), mtu
         with Undo() as undo:
             owned.claim(attachment, record)
             undo.callback(owned.remove, attachment.key, attachment.network_key)
-            allotted = ipam.add(request, conf)
             undo.callback(ipam.release, request, conf)
+            allotted = ipam.add(request, conf)
             wire = Wire(attachment, allotted)
             sysctl.require_forwarding(wire.families)
-            mtu = self._config.mtu_on(host)
             host_link = _make_veth(host, record.host_name, mtu, attachment, wire, pod)
             undo.callback(link.remove, host, host_link.index, host_link.name)
             _set_up_pod(pod, request.ifname, wire)
             host.ask(link.set_alias(host_link.name, attachment.alias), *wire.host_plan().messages(host_link.index))
             undo.pop_all()
-        outcome = result.of_prev(conf) or result.empty()
         outcome.add_interface(host_link.name, link.mac_text(wire.host_mac), "", mtu)
         interface = outcome.add_interface(request.ifname, link.mac_text(wire.pod_mac), request.netns, mtu)
         wire.describe(outcome, interface)
@@ -68,10 +68,9 @@ class HostGw:
         attachment = Attachment.of(request, conf.name)
         owned = records.open_if_any(PLUGIN)
         record = owned.get(attachment) if owned else None
-        prefix = conf.raw.get("hostVethPrefix")
-        computed = attachment.device_name(prefix if isinstance(prefix, str) else config.DEFAULT_PREFIX)
+        name = record.host_name if record else attachment.device_name(config.prefix_for_delete(conf))
         attempts = Attempts()
-        attempts.run(_remove_host_end, Socket(), record.host_name if record else computed, attachment.alias)
+        attempts.run(_remove_host_end, Socket(), name, attachment.alias)
         if conf.ipam:
             attempts.run(ipam.release, request, conf)
         attempts.finish()
@@ -89,8 +88,8 @@ class HostGw:
         wire = Wire(attachment, _allotted_part(final, request))
         sysctl.require_forwarding(wire.families)
         host = Socket()
-        _check_end(host, record.host_name, self._config.mtu, wire.host_mac, wire.host_plan(), "the node")
-        _check_end(pod.rtnetlink(), request.ifname, self._config.mtu, wire.pod_mac, wire.pod_plan(), "the pod")
+        _check_end(host, record.host_name, record.number, wire.host_mac, wire.host_plan(), "the node")
+        _check_end(pod.rtnetlink(), request.ifname, record.number, wire.pod_mac, wire.pod_plan(), "the pod")
 
     def status(self, request: Request, conf: NetConf) -> None:
         try:
@@ -150,7 +149,7 @@ def _allotted_part(final: Result, request: Request) -> Result:
     return ours
 
 
-def _check_end(socket: Socket, name: str, mtu: int | None, mac: bytes, plan: Plan, where: str) -> None:
+def _check_end(socket: Socket, name: str, mtu: int, mac: bytes, plan: Plan, where: str) -> None:
     found = link.find(socket, name)
     if found is None:
         raise CniError(CHECK_FAILED, f"{name} is missing in {where}; the pod must be made anew")
@@ -159,7 +158,7 @@ def _check_end(socket: Socket, name: str, mtu: int | None, mac: bytes, plan: Pla
         faults.insert(0, "is down")
     if found.kind != "veth" or found.mac != mac:
         faults.insert(0, "is not the device that ADD made")
-    if mtu is not None and found.mtu != mtu:
+    if found.mtu != mtu:
         faults.insert(0, f"has MTU {found.mtu}, not {mtu}")
     if faults:
         raise CniError(CHECK_FAILED, f"{name} in {where} " + ", ".join(faults))

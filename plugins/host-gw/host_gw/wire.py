@@ -22,7 +22,8 @@ _HOST_END, _POD_END = 0, 1
 
 
 class Wire:
-    """addresses: the pod's, packed. routes: of the IPAM result, (network packed, prefix length, JSON object)."""
+    """addresses: the pod's, packed. routes: of the IPAM result, (network packed, prefix length, JSON object), in the
+    families of the addresses."""
 
     __slots__ = ("addresses", "host_mac", "pod_mac", "routes")
 
@@ -30,7 +31,9 @@ class Wire:
         self.host_mac = attachment.mac(_HOST_END)
         self.pod_mac = attachment.mac(_POD_END)
         self.addresses = [ipaddr.parse_cidr(ip["address"], "ips.address")[0] for ip in allotted.ips]
-        self.routes = [(*ipaddr.parse_cidr(r["dst"], "routes.dst"), r) for r in allotted.routes]
+        said = [(*ipaddr.parse_cidr(r["dst"], "routes.dst"), r) for r in allotted.routes]
+        # IPAM's configuration may list both families' routes for a pod that got an address of one.
+        self.routes = [route for route in said if ipaddr.family_of(route[0]) in self.families]
         for family in self.families:
             if not any(ipaddr.family_of(network) == family for network, _, _ in self.routes):
                 self.routes.append((bytes(len(GATEWAY[family])), 0, {}))
@@ -47,9 +50,8 @@ class Wire:
             plan.neighbours[gateway] = self.host_mac
             plan.add_route(gateway, 8 * len(gateway), scope=route.SCOPE_LINK, protocol=route.PROTO_BOOT)
         for network, prefix_length, said in self.routes:
-            if ipaddr.family_of(network) in self.families:
-                gateway = GATEWAY[ipaddr.family_of(network)]
-                plan.add_route(ipaddr.network_of(network, prefix_length), prefix_length, gateway, **_options_of(said))
+            gateway = GATEWAY[ipaddr.family_of(network)]
+            plan.add_route(ipaddr.network_of(network, prefix_length), prefix_length, gateway, **_options_of(said))
         return plan
 
     def host_plan(self) -> Plan:
