@@ -23,6 +23,7 @@ _WARN = 0  # enum libbpf_print_level
 _LOG_BYTES = 1 << 20  # a verifier log comes as one message, and its end matters most
 _LOG_LINES = 12
 _BTF_KIND_DATASEC = 15
+_ENOTSUPP = 524  # the kernel's own, unknown to libc
 _POINTER = ctypes.c_void_p
 _TEXT = ctypes.c_char_p
 _PrintFn = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, _TEXT, _POINTER)
@@ -62,7 +63,6 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 class _MapInfo(ctypes.Structure):
     """The head of struct bpf_map_info; the kernel fills as much as it is given room for."""
-
     _fields_ = [
         ("type", ctypes.c_uint32),
         ("id", ctypes.c_uint32),
@@ -138,10 +138,9 @@ def _libbpf() -> _Library:
 
 
 class BpfObject:
-    """One object file between open and close. Maps and programs go by their C names.
+    """One object file between open and close; what it loaded lives on by its pins and attachments.
 
-    Loaded programs and maps live on by their pins and by whoever holds them; close() drops only this process's hold.
-    Every failure is a CniError with libbpf's last lines in its details.
+    Maps and programs go by their C names. Every failure is a CniError with libbpf's last lines in its details.
     """
 
     def __init__(self, library: _Library, handle: int, path: str) -> None:
@@ -186,8 +185,7 @@ class BpfObject:
         offset, size = self._rodata_place(variable)
         if len(value) != size:
             raise CniError(INTERNAL, f"{self._path}: {variable} has {size} bytes, not {len(value)}")
-        room = ctypes.c_size_t()
-        start = self._library.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(room))
+        start = self._library.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(ctypes.c_size_t()))
         if not start:
             raise _failure(self._library, ctypes.get_errno(), f"{self._path}: constants cannot be set after load")
         ctypes.memmove(start + offset, value, size)
@@ -248,8 +246,7 @@ class BpfObject:
             raise _failure(self._library, -descriptor, f"map {name}: the pin {pin} cannot be opened")
         try:
             self._refuse_mismatch(name, target, pin, descriptor)
-            # It keeps a duplicate.
-            outcome = self._library.bpf_map__reuse_fd(target, descriptor)
+            outcome = self._library.bpf_map__reuse_fd(target, descriptor)  # it keeps a duplicate
             if outcome < 0:
                 raise _failure(self._library, -outcome, f"map {name}: the pin {pin} cannot be reused")
         finally:
@@ -295,7 +292,8 @@ def _failure(library: _Library, number: int, what: str) -> CniError:
     reason = posix.strerror(number)
     if number == errno.EPERM:
         return CniError(INTERNAL, f"{what}: {reason}; CAP_BPF and CAP_NET_ADMIN are needed", said)
-    if number in (errno.EOPNOTSUPP, 524, errno.ENOSYS) or "unknown func" in said or "invalid func" in said:
+    helper_missing = any(text in said for text in ("unknown func", "invalid func", "cannot use helper"))
+    if helper_missing or number in (errno.EOPNOTSUPP, _ENOTSUPP, errno.ENOSYS):
         return CniError(
             KERNEL_LACKS, f"{what}: kernel {posix.uname().release} lacks a BPF feature it needs ({reason})", said
         )

@@ -8,7 +8,7 @@ import posix
 import time
 
 from . import jsontext, result
-from .errors import INVALID_CONFIG, INVALID_ENV, IO_FAILURE, CniError
+from .errors import INVALID_CONFIG, INVALID_ENV, IO_FAILURE, NOT_READY, CniError
 from .netconf import NetConf
 from .request import Request
 
@@ -47,11 +47,24 @@ def check(request: Request, conf: NetConf) -> None:
 
 
 def status(request: Request, conf: NetConf) -> None:
-    _delegate_if_known("STATUS", request, conf)
+    try:
+        _delegate_if_known("STATUS", request, conf)
+    except CniError:
+        if not _speaks_version(request, conf):
+            raise CniError(
+                NOT_READY,
+                f"ipam: {_plugin_name(conf)} does not speak cniVersion {conf.cni_version}, so every ADD will fail; "
+                "install a newer one, or lower the network's cniVersion",
+            ) from None
+        raise
 
 
 def gc(request: Request, conf: NetConf) -> None:
-    _delegate_if_known("GC", request, conf)
+    try:
+        _delegate_if_known("GC", request, conf)
+    except CniError:
+        if _speaks_version(request, conf):
+            raise
 
 
 def release_other(request: Request, conf: NetConf, container_id: str, ifname: str) -> None:
@@ -61,12 +74,25 @@ def release_other(request: Request, conf: NetConf, container_id: str, ifname: st
 
 
 def _delegate_if_known(verb: str, request: Request, conf: NetConf) -> None:
-    """host-local up to 1.5 has neither STATUS nor GC and answers code 4, "unknown CNI_COMMAND"."""
+    """A delegate that has neither STATUS nor GC answers code 4, "unknown CNI_COMMAND"."""
     try:
         _delegate(verb, request, conf)
     except CniError as error:
         if not (error.code == INVALID_ENV and "CNI_COMMAND" in error.msg):
             raise
+
+
+def _speaks_version(request: Request, conf: NetConf) -> bool:
+    """False only for certain. A delegate of before 1.1.0 refuses its verbs in words that mean something else: Debian
+    12's host-local says "missing containerID"."""
+    path = find_executable(_plugin_name(conf), request.cni_path)
+    output, _ = _run(path, _environment("VERSION", request), jsontext.dumps({"cniVersion": conf.cni_version}))
+    try:
+        answer = jsontext.loads(output, path)
+    except CniError:
+        return True
+    versions = answer.get("supportedVersions") if isinstance(answer, dict) else None
+    return not isinstance(versions, list) or conf.cni_version in versions
 
 
 def _plugin_name(conf: NetConf) -> str:
@@ -102,20 +128,12 @@ def _delegate(verb: str, request: Request, conf: NetConf) -> bytes:
 
 
 def _environment(verb: str, request: Request) -> dict[bytes, bytes]:
-    """Ours, with the verb and the attachment that is meant (GC asks for others than its own), and without what
-    PyInstaller's boot loader put there for this process alone."""
-    environment = {
-        key: value
-        for key, value in posix.environ.items()
-        if not key.startswith((b"_PYI_", b"_MEIPASS")) and key not in (b"LD_LIBRARY_PATH", b"LD_LIBRARY_PATH_ORIG")
-    }
-    if b"LD_LIBRARY_PATH_ORIG" in posix.environ:
-        environment[b"LD_LIBRARY_PATH"] = posix.environ[b"LD_LIBRARY_PATH_ORIG"]
-    environment[b"CNI_COMMAND"] = verb.encode()
+    """Ours, with the verb and the attachment that is meant: GC asks for others than its own."""
+    environment = {**posix.environ, b"CNI_COMMAND": verb.encode()}
     if request.container_id:
         environment[b"CNI_CONTAINERID"] = request.container_id.encode()
         environment[b"CNI_IFNAME"] = request.ifname.encode()
-        environment[b"CNI_NETNS"] = request.netns.encode()
+        environment[b"CNI_NETNS"] = request.netns.encode("utf-8", "surrogateescape")
     return environment
 
 

@@ -72,7 +72,7 @@ static __always_inline const struct snat_frag *snat_frag_find(const struct packe
 
 	snat_frag_key(p, hook, &key);
 	frag = bpf_map_lookup_elem(&frags, &key);
-	if (!frag || bpf_ktime_get_coarse_ns() - frag->seen_ns > SNAT_FRAG_SEC * NSEC_PER_SEC)
+	if (!frag || (__s64)(bpf_ktime_get_coarse_ns() - frag->seen_ns) > (__s64)(SNAT_FRAG_SEC * NSEC_PER_SEC))
 		return NULL;
 	return frag;
 }

@@ -82,6 +82,10 @@ static __always_inline int snat_out_session(struct __sk_buff *skb, const struct 
 
 	*found = false;
 	if (!known || opening) {
+		if (!bpf_map_lookup_elem(&networks, &session->network_id)) {
+			snat_count(SNAT_SKIP_NETWORK);
+			return TC_ACT_UNSPEC;
+		}
 		if (!snat_masquerades(session->network_id, p->dst_be))
 			return TC_ACT_UNSPEC;
 		/* Neither a pod's answer to an echo request nor to a peer that reached it directly opens a session. */

@@ -204,7 +204,7 @@ __noinline int snat_allocate(struct __sk_buff *skb, const struct packet *p, cons
 
 	if (!p || !t || !session)
 		return 0;
-	/* Copies: 6.1 takes map keys and values from the own stack, not from a global function's arguments. */
+	/* Copies on the own stack, which every supported verifier takes as map key and value. */
 	made = *session;
 	key = *t;
 	network = bpf_map_lookup_elem(&networks, &made.network_id);

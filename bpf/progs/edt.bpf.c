@@ -3,8 +3,9 @@
  * bypath-bandwidth-edt: a pod's rate as an earliest departure time for each packet, which fq below then keeps.
  *
  *   pod's socket --> eth0 [edt_pod_out: tstamp, CE, drop] --> fq on eth0 --> wire, master or host
+ *   host --> pod's veth on the host [edt_pod_in: the same by destination] --> fq on that veth --> pod
  *
- * Hook: egress of the pod's own eth0, TCX link or clsact filter; fq is that device's root qdisc.
+ * Hook: egress of the pod's own eth0, and of its veth on the host; TCX link or clsact filter; fq is the root qdisc.
  * Verdicts: TC_ACT_UNSPEC, or TC_ACT_SHOT for what would wait beyond the horizon. That comes before the charge: a
  * bucket that pays for packets nobody sends is slower than its rate.
  * Maps: edt_maps.h. A source address without an id, or an id without limits, passes untouched.
@@ -24,7 +25,8 @@ struct edt_departure {
 	__u64 at_ns;
 };
 
-static __always_inline bool edt_source(struct __sk_buff *skb, struct edt_addr *addr)
+/* The pod's own address: where the packet comes from, or goes to. */
+static __always_inline bool edt_pod_addr(struct __sk_buff *skb, enum edt_dir dir, struct edt_addr *addr)
 {
 	struct packet_link link;
 	struct ipv6hdr *ip6;
@@ -38,7 +40,7 @@ static __always_inline bool edt_source(struct __sk_buff *skb, struct edt_addr *a
 		if (!ip)
 			return false;
 		addr->ip[10] = addr->ip[11] = 0xff;
-		__builtin_memcpy(&addr->ip[12], &ip->saddr, sizeof(ip->saddr));
+		__builtin_memcpy(&addr->ip[12], dir == EDT_EGRESS ? &ip->saddr : &ip->daddr, sizeof(ip->saddr));
 		return true;
 	}
 	if (link.proto_be != bpf_htons(ETH_P_IPV6))
@@ -46,7 +48,7 @@ static __always_inline bool edt_source(struct __sk_buff *skb, struct edt_addr *a
 	ip6 = packet_bytes(skb, link.net_off, sizeof(*ip6));
 	if (!ip6)
 		return false;
-	__builtin_memcpy(addr->ip, ip6->saddr, sizeof(ip6->saddr));
+	__builtin_memcpy(addr->ip, dir == EDT_EGRESS ? &ip6->saddr : &ip6->daddr, sizeof(ip6->saddr));
 	return true;
 }
 
@@ -96,15 +98,22 @@ static __always_inline bool edt_charge(struct edt_state *state, const struct edt
 	return true;
 }
 
+/* The bit length of the delay in units, at most EDT_HIST_BUCKETS - 1. */
 static __always_inline __u32 edt_hist_bucket(__u64 delay_ns)
 {
 	__u64 units = delay_ns >> EDT_HIST_SHIFT;
-	__u32 bucket = 0;
+	__u32 length = 0;
 
+	if (units >> (EDT_HIST_BUCKETS - 2))
+		return EDT_HIST_BUCKETS - 1;
 #pragma unroll
-	for (int i = 0; i < EDT_HIST_BUCKETS - 1; i++)
-		bucket += units >> i != 0;
-	return bucket;
+	for (int step = EDT_HIST_BUCKETS / 2; step; step /= 2) {
+		if (units >> step) {
+			units >>= step;
+			length += step;
+		}
+	}
+	return length + (units != 0);
 }
 
 static __always_inline void edt_account(struct edt_stats *stats, __u32 len, __u64 delay_ns, bool ce)
@@ -158,15 +167,14 @@ static __always_inline int edt_limit(struct __sk_buff *skb, const struct edt_buc
 	return TC_ACT_UNSPEC;
 }
 
-SEC("tc")
-int edt_pod_out(struct __sk_buff *skb)
+static __always_inline int edt_run(struct __sk_buff *skb, enum edt_dir dir)
 {
-	struct edt_bucket key = {.dir = EDT_EGRESS};
+	struct edt_bucket key = {.dir = dir};
 	struct edt_addr addr;
 	struct edt_cfg *cfg;
 	__u32 *id;
 
-	if (!edt_source(skb, &addr))
+	if (!edt_pod_addr(skb, dir, &addr))
 		return TC_ACT_UNSPEC;
 	id = bpf_map_lookup_elem(&ip2id, &addr);
 	if (!id)
@@ -176,4 +184,16 @@ int edt_pod_out(struct __sk_buff *skb)
 	if (!cfg || !cfg->rate_bytes_per_sec)
 		return TC_ACT_UNSPEC;
 	return edt_limit(skb, &key, cfg);
+}
+
+SEC("tc")
+int edt_pod_out(struct __sk_buff *skb)
+{
+	return edt_run(skb, EDT_EGRESS);
+}
+
+SEC("tc")
+int edt_pod_in(struct __sk_buff *skb)
+{
+	return edt_run(skb, EDT_INGRESS);
 }

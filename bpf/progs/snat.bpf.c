@@ -42,8 +42,8 @@ int nic_out(struct __sk_buff *skb)
 	if (!pod)
 		return TC_ACT_UNSPEC;
 	uplink = bpf_map_lookup_elem(&uplinks, &ifindex);
-	if (!uplink || !bpf_map_lookup_elem(&networks, &pod->network_id)) {
-		snat_count(uplink ? SNAT_SKIP_NETWORK : SNAT_SKIP_UPLINK);
+	if (!uplink) {
+		snat_count(SNAT_SKIP_UPLINK);
 		return TC_ACT_UNSPEC;
 	}
 	if (p.fragment == PACKET_LATER)

@@ -139,7 +139,9 @@ class Socket:
                 if sequence != self._sequence:
                     continue
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                    failure = _error_of(body, flags, message.what) if len(body) >= 4 else None
+                    # A dump that fails on the way says so in its end, which has no copy of the request in it.
+                    copied = kind == _NLMSG_ERROR
+                    failure = _error_of(body, flags, message.what, copied) if len(body) >= 4 else None
                     if failure:
                         raise failure
                     return replies
@@ -172,15 +174,16 @@ class Socket:
         return messages
 
 
-def _error_of(body: bytes, flags: int, what: str) -> NetlinkError | None:
-    """struct nlmsgerr: errno, then the request's header (its body too unless capped), then extended-ack attributes."""
+def _error_of(body: bytes, flags: int, what: str, copied: bool = True) -> NetlinkError | None:
+    """struct nlmsgerr: errno, then the request's header (its body too unless capped), then extended-ack attributes.
+    Not `copied`: the attributes follow the errno."""
     number = -int(unpack_from("=i", body)[0])
     if not number:
         return None
     said = ""
     if flags & _NLM_F_ACK_TLVS:
-        start = 4 + _NLMSGHDR_BYTES
-        if not flags & _NLM_F_CAPPED:
+        start = 4 + _NLMSGHDR_BYTES if copied else 4
+        if copied and not flags & _NLM_F_CAPPED:
             start += unpack_from("=I", body, 4)[0] - _NLMSGHDR_BYTES
         for kind, payload in attrs(body, start):
             if kind == _NLMSGERR_ATTR_MSG:

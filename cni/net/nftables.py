@@ -135,47 +135,42 @@ class Nftables(Socket):
         finally:
             self._socket.setblocking(True)
 
+    def _read(self, dump: bool, kind: int, body: bytes, what: str) -> list[dict[int, bytes]]:
+        """The attributes of each reply."""
+        message = _message(kind, 0, body, what)
+        try:
+            return [dict(attrs(reply, 4)) for reply in (self.dump(message) if dump else self.ask(message))]
+        except NetlinkError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # nfnetlink_rcv_msg() says EINVAL where nfnetlink_rcv_batch() says EOPNOTSUPP: there is no nf_tables.
+            raise NetlinkError(errno.EOPNOTSUPP, error.strerror) from error
+
     def table_flags(self, table: str) -> int | None:
         """NFT_TABLE_F_*, None without such a table."""
         try:
-            replies = self.ask(_message(_GETTABLE, 0, attr_text(_TABLE, table), f"look up nft table ip {table}"))
+            found = self._read(False, _GETTABLE, attr_text(_TABLE, table), f"look up nft table ip {table}")[0]
         except NetlinkError as error:
             if error.errno == errno.ENOENT:
                 return None
-            raise _without_subsystem(error) from error
-        return int(unpack_from(">I", dict(attrs(replies[0], 4))[_TABLE_FLAGS])[0])
+            raise
+        return int(unpack_from(">I", found[_TABLE_FLAGS])[0])
 
     def rules(self, table: str) -> list[tuple[str, list[Expression]]]:
         """(chain, expressions) of each rule, in order; none without such a table."""
-        what = f"list the rules of nft table ip {table}"
-        try:
-            replies = self.dump(_message(_GETRULE, 0, attr_text(_TABLE, table), what))
-        except NetlinkError as error:
-            raise _without_subsystem(error) from error
-        found = []
-        for reply in replies:
-            parts = dict(attrs(reply, 4))
-            found.append((_text(parts[_RULE_CHAIN]), decoded(parts.get(_RULE_EXPRESSIONS, b""))))
-        return found
+        found = self._read(True, _GETRULE, attr_text(_TABLE, table), f"list the rules of nft table ip {table}")
+        return [(_text(rule[_RULE_CHAIN]), decoded(rule.get(_RULE_EXPRESSIONS, b""))) for rule in found]
 
     def elements(self, table: str, name: str) -> list[Element]:
         """Elements of a set in no particular order. Raises NetlinkError with ENOENT without such a set."""
         body = attr_text(_TABLE, table) + attr_text(_LIST_SET, name)
         found = []
-        for reply in self.dump(_message(_GETSETELEM, 0, body, f"list the set {name} of nft table ip {table}")):
-            for _, element in attrs(dict(attrs(reply, 4)).get(_LIST_ELEMENTS, b"")):
+        for part in self._read(True, _GETSETELEM, body, f"list the set {name} of nft table ip {table}"):
+            for _, element in attrs(part.get(_LIST_ELEMENTS, b"")):
                 parts = dict(attrs(element))
-                key = dict(attrs(parts[_ELEMENT_KEY]))[_DATA_VALUE]
                 flags = unpack_from(">I", parts.get(_ELEMENT_FLAGS, bytes(4)))[0]
-                found.append((key, bool(flags & _INTERVAL_END)))
+                found.append((dict(attrs(parts[_ELEMENT_KEY]))[_DATA_VALUE], bool(flags & _INTERVAL_END)))
         return found
-
-
-def _without_subsystem(error: NetlinkError) -> NetlinkError:
-    """nfnetlink_rcv_msg() says EINVAL where nfnetlink_rcv_batch() says EOPNOTSUPP: there is no nf_tables."""
-    if error.errno == errno.EINVAL:
-        return NetlinkError(errno.EOPNOTSUPP, error.strerror)
-    return error
 
 
 def _text(payload: bytes) -> str:

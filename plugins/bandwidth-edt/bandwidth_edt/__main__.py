@@ -1,5 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-from bandwidth_edt.plugin import BandwidthEdt
+from __future__ import annotations
+
 from cni.plugin import run
 
-run(BandwidthEdt())
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plugin import Plugin
+
+
+def make() -> Plugin:
+    from bandwidth_edt.plugin import BandwidthEdt
+
+    return BandwidthEdt()
+
+
+run(make)

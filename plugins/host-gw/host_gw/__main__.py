@@ -1,5 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-from cni.plugin import run
-from host_gw.plugin import HostGw
+from __future__ import annotations
 
-run(HostGw())
+from cni.plugin import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plugin import Plugin
+
+
+def make() -> Plugin:
+    from host_gw.plugin import HostGw
+
+    return HostGw()
+
+
+run(make)

@@ -1,5 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-from cni.plugin import run
-from ipvlan.plugin import Ipvlan
+from __future__ import annotations
 
-run(Ipvlan())
+from cni.plugin import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plugin import Plugin
+
+
+def make() -> Plugin:
+    from ipvlan.plugin import Ipvlan
+
+    return Ipvlan()
+
+
+run(make)

@@ -1,5 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-from cni.plugin import run
-from snat.plugin import Snat
+from __future__ import annotations
 
-run(Snat())
+from cni.plugin import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plugin import Plugin
+
+
+def make() -> Plugin:
+    from snat.plugin import Snat
+
+    return Snat()
+
+
+run(make)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""python -m tests.kernels fetch|run|shell|test|table: the tests under Debian's kernels, in virtual machines."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+from tests.kernels import boot, fetch, table
+
+BUILD = boot.CHECKOUT / "build"
+FEATURES = BUILD / "features"
+PYTEST = [str(boot.CHECKOUT / ".venv/bin/python"), "-m", "pytest"]
+# make hands down when it started.
+STARTED = float(os.environ.get("START") or time.time())
+
+
+def say(text: str) -> None:
+    """One line of progress, with the time since the start."""
+    elapsed = int(time.time() - STARTED)
+    print(f"==> {elapsed // 60:3d}:{elapsed % 60:02d} {text}", flush=True)
+
+
+def environment() -> dict[str, str]:
+    """What the tests are told, here and in a machine."""
+    passed = {name: os.environ[name] for name in ("BYPATH_DIST", "CI") if name in os.environ}
+    return passed | {"BYPATH_FEATURES_DIR": str(FEATURES)}
+
+
+def machine(series: str, args: argparse.Namespace) -> boot.Machine:
+    """The machine for a series such as "6.1"; fetches its kernel first when it must."""
+    kernel = fetch.kernel(series, lambda text: say(f"kernel {series}: {text}"), refresh=args.refresh)
+    return boot.Machine(kernel, BUILD / "kernels" / kernel.release, memory_mib=args.memory, cpus=args.cpus)
+
+
+def native(args: argparse.Namespace) -> bool:
+    """All tests, on the kernel that runs."""
+    say(f"pytest on this machine's kernel, {os.uname().release}")
+    done = subprocess.run([*PYTEST, *args.pytest], cwd=boot.CHECKOUT, env={**os.environ, **environment()}, check=False)
+    return finished("pytest on this machine's kernel", done.returncode)
+
+
+def under(series: str, args: argparse.Namespace) -> bool:
+    """The tests that carry a feature mark, under another kernel."""
+    guest = machine(series, args)
+    # Removed here and written there: a machine that died cannot pass with an earlier run's result.
+    (FEATURES / f"{guest.kernel.release}.json").unlink(missing_ok=True)
+    say(f"booting {guest.kernel.release} (console: {guest.console})")
+    argv = [*PYTEST, "-v", "--only-features", "-p", "no:cacheprovider", *args.pytest]
+    status = boot.run_in_vm(guest, argv, environment() | {"PYTHONDONTWRITEBYTECODE": "1"}, args.timeout)
+    return finished(f"pytest under {guest.kernel.release}", status)
+
+
+def finished(what: str, status: int) -> bool:
+    """Report an exit status; True when it is 0."""
+    say(f"{what}: {'passed' if status == 0 else f'FAILED with exit status {status}'}")
+    return status == 0
+
+
+def show() -> bool:
+    """Print the table of all results; True when each feature passed somewhere and failed nowhere."""
+    text, problems = table.render(table.load(sorted(FEATURES.glob("*.json"))))
+    print(f"\n{text}\n", flush=True)
+    for problem in problems:
+        say(f"ERROR: {problem}")
+    return not problems
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Each of the kernels, also after one that failed."""
+    passed = True
+    for series in args.kernel:
+        try:
+            passed &= under(series, args)
+        except (boot.VmError, fetch.FetchError) as error:
+            say(f"ERROR: kernel {series}: {error}")
+            passed = False
+    return passed
+
+
+def test(args: argparse.Namespace) -> bool:
+    """Everything, and the table over it."""
+    shutil.rmtree(FEATURES, ignore_errors=True)
+    passed = native(args)
+    passed &= run(args)
+    return show() and passed
+
+
+def shell(args: argparse.Namespace) -> bool:
+    """An interactive root shell under the first of the kernels."""
+    guest = machine(args.kernel[0], args)
+    return boot.interact(guest, ["/bin/bash"], environment() | {"TERM": os.environ.get("TERM", "linux")}) == 0
+
+
+def prefetch(args: argparse.Namespace) -> bool:
+    """Have all of the kernels in the cache, and name them."""
+    for series in args.kernel:
+        say(f"kernel {series}: {machine(series, args).kernel.directory}")
+    return True
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line; everything after `--` goes to pytest."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
+    commands = {"fetch": prefetch, "run": run, "shell": shell, "test": test, "table": lambda _args: show()}
+    parser.add_argument("command", choices=commands)
+    parser.add_argument(
+        "--kernel", type=lambda text: text.split(","), default=["6.1"], help="6.1, 6.12, 7.3, or several: 6.1,7.3"
+    )
+    parser.add_argument("--refresh", action="store_true", help="look for a newer kernel package than the cached one")
+    parser.add_argument(
+        "--timeout", type=float, default=2400, help="seconds for one machine, from its start (%(default)s)"
+    )
+    parser.add_argument("--memory", type=int, default=4096, help="MiB for the machine (%(default)s)")
+    parser.add_argument("--cpus", type=int, default=2, help="CPUs of the machine (%(default)s)")
+    args = parser.parse_args(argv[:end])
+    args.pytest, args.call = argv[end + 1 :], commands[args.command]
+    return args
+
+
+def main() -> int:
+    """The exit status: 0 when all of the command's tests passed and every row of the table is good."""
+    args = parse(sys.argv[1:])
+    pathlib.Path(BUILD).mkdir(exist_ok=True)
+    try:
+        return 0 if args.call(args) else 1
+    except (boot.VmError, fetch.FetchError) as error:
+        say(f"ERROR: {error}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
