@@ -63,6 +63,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 class _MapInfo(ctypes.Structure):
     """The head of struct bpf_map_info; the kernel fills as much as it is given room for."""
+
     _fields_ = [
         ("type", ctypes.c_uint32),
         ("id", ctypes.c_uint32),
@@ -87,8 +88,7 @@ class _Library:
             function.argtypes = arguments
         self.said: list[str] = []
         self._vsnprintf = ctypes.CDLL(None).vsnprintf
-        # Held as long as the library may call it.
-        self._print = _PrintFn(self._hear)
+        self._print = _PrintFn(self._hear)  # held as long as the library may call it
         self._dll.libbpf_set_print(self._print)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

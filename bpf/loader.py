@@ -36,16 +36,22 @@ class Object:
         self.programs = programs
 
 
-def ensure(wanted: Object) -> None:
-    """Have the object's maps and programs pinned. Cheap when they are: one pin, one element, one small file."""
+def ensure(wanted: Object) -> bool:
+    """Have the object's maps and programs pinned. Cheap when they are: one pin, one element, one small file.
+
+    True when this call loaded them. Programs that run by a TCX link are then replaced already; those that run by a
+    clsact filter are the caller's to attach again, since only the plugin knows where.
+    """
     expected = _expected_hash(wanted.file)
     if _loaded_hash(wanted.plugin) == expected:
-        return
+        return False
     bpffs.ensure_directory(wanted.plugin)
     with bpffs.Lock(wanted.plugin):
         # Another ADD may have loaded it while this one waited.
-        if _loaded_hash(wanted.plugin) != expected:
-            _load(wanted, expected)
+        if _loaded_hash(wanted.plugin) == expected:
+            return False
+        _load(wanted, expected)
+    return True
 
 
 def is_loaded(wanted: Object) -> bool:

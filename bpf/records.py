@@ -141,17 +141,25 @@ class Records:
     def remove(self, attachment_key: int, network_key: int) -> None:
         self._map.remove(_KEY.pack(network_key, attachment_key))
 
+    def replace(self, attachment_key: int, network_key: int, record: Record) -> bool:
+        """False when the attachment has no record any more: its DEL was quicker."""
+        try:
+            self._map.put(_KEY.pack(network_key, attachment_key), record.pack(), command.BPF_EXIST)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def items(self) -> list[tuple[int, int, Record]]:
+        """(network key, attachment key, record) of all networks."""
+        return [(*_KEY.unpack(key), Record.unpack(value)) for key, value in self._map.items()]
+
     def of_network(self, network_key: int) -> list[tuple[int, Record]]:
         """(attachment key, record) of each attachment of one network."""
-        return [
-            (_KEY.unpack(key)[1], Record.unpack(value))
-            for key, value in self._map.items()
-            if _KEY.unpack(key)[0] == network_key
-        ]
+        return [(key, record) for network, key, record in self.items() if network == network_key]
 
     def numbers(self) -> set[int]:
         """The plugin's own numbers that are in use, by the attachments of all networks."""
-        return {Record.unpack(value).number for _, value in self._map.items()}
+        return {record.number for _, _, record in self.items()}
 
     def is_empty(self) -> bool:
         return self._map.is_empty()

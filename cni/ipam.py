@@ -11,6 +11,7 @@ from . import jsontext, result
 from .errors import INVALID_CONFIG, INVALID_ENV, IO_FAILURE, NOT_READY, CniError
 from .netconf import NetConf
 from .request import Request
+from .undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,17 +24,27 @@ _TEXT_BUSY_PAUSE_SECONDS = 0.02
 
 
 def add(request: Request, conf: NetConf) -> Result:
-    """Have addresses reserved. The caller registers `release` for its rollback before this call: a delegate that
-    failed, or whose answer cannot be used, may have reserved something all the same (CNI spec 1.1.0, section 4)."""
-    output = _delegate("ADD", request, conf)
-    document = jsontext.loads(output, f"the result of IPAM plugin {_plugin_name(conf)}")
+    """Have addresses reserved. The caller registers `release` for its own rollback afterwards.
+
+    A delegate that failed, or whose answer cannot be used, may have reserved something all the same, so its DEL is run
+    (CNI spec 1.1.0, section 4).
+    """
+    find_executable(_plugin_name(conf), request.cni_path)
+    with Undo() as undo:
+        undo.callback(release, request, conf)
+        allotted = _allotted(conf, _delegate("ADD", request, conf))
+        undo.pop_all()
+    return allotted
+
+
+def _allotted(conf: NetConf, output: bytes) -> Result:
+    name = _plugin_name(conf)
+    document = jsontext.loads(output, f"the result of IPAM plugin {name}")
     if not isinstance(document, dict):
-        raise CniError(IO_FAILURE, f"ipam: {_plugin_name(conf)} printed something that is not a result")
-    allotted = result.parse(document, f"result of {_plugin_name(conf)}")
+        raise CniError(IO_FAILURE, f"ipam: {name} printed something that is not a result")
+    allotted = result.parse(document, f"result of {name}")
     if not allotted.ips:
-        raise CniError(
-            INVALID_CONFIG, f"ipam: {_plugin_name(conf)} gave no address; check its ranges in network {conf.name}"
-        )
+        raise CniError(INVALID_CONFIG, f"ipam: {name} gave no address; check its ranges in network {conf.name}")
     return allotted
 
 

@@ -93,9 +93,13 @@ def _dispatch(make: Callable[[], Plugin], verb: Verb, request: Request, raw: dic
         # A malformed list is refused before anything is reaped by it, here or by a delegate.
         conf.valid_attachments()
     if request.command not in ("DEL", "GC"):
+        from . import result
+
         # A configuration that has become invalid since ADD must not keep a pod from being torn down.
         conf.refuse_unknown_keys(plugin.config_keys)
         plugin.configure(conf)
+        # Judged before anything has an effect, wherever the plugin will read it.
+        result.of_prev(conf)
     method = getattr(plugin, verb.method)
     if not verb.prints_result and not verb.required:
         method(request, conf)

@@ -25,15 +25,12 @@ _IFF_LOOPBACK = 0x8
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 ARPHRD_ETHER = 1
-_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 28, 37
+_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 18, 20, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS = 1, 2
 _IFLA_EXT_MASK, _IFLA_GSO_MAX_SIZE = 29, 41
 _RTEXT_FILTER_SKIP_STATS = 8
-_RTM_NEWNSID, _RTM_GETNSID = 88, 90
-_NETNSA_NSID, _NETNSA_FD = 1, 3
-_NSID_NOT_ASSIGNED = -1
 
 
 class Link:
@@ -152,33 +149,18 @@ def new_veth(name: str, mac: bytes, mtu: int, peer: str, peer_mac: bytes, netns:
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create veth {name} with {peer} in the pod")
 
 
-def nsid_of(socket: Socket, netns: int) -> int:
-    """The number by which the socket's namespace knows the one behind descriptor `netns`; given now if it has none."""
-    fd = attr_u32(_NETNSA_FD, netns)
-    ask = Message(_RTM_GETNSID, 0, bytes(4) + fd, "find a namespace's number")
-    found = _nsid(socket.ask(ask)[0])
-    if found == _NSID_NOT_ASSIGNED:
-        any_number = attr(_NETNSA_NSID, pack("=i", -1))
-        found = _nsid(socket.ask(Message(_RTM_NEWNSID, 0, bytes(4) + any_number + fd, "number a namespace"), ask)[0])
-    return found
+def new_ipvlan(name: str, master_index: int, mode: int, flags: int, mtu: int, netns: int | None) -> Message:
+    """An ipvlan slave, down, of a master in the socket's namespace, made straight in the namespace behind descriptor
+    `netns` (the socket's own if None).
 
-
-def _nsid(body: bytes) -> int:
-    return int(unpack_from("=i", dict(attrs(body, 4))[_NETNSA_NSID])[0])
-
-
-def new_ipvlan(name: str, master_index: int, mode: int, flags: int, mtu: int, master_nsid: int | None) -> Message:
-    """An ipvlan slave, down, in the socket's namespace, of a master in the namespace that it knows as `master_nsid`
-    (its own if None).
-
-    Asked in the pod, because the kernel looks for an existing device of that name where the request comes from, not
-    where the device goes (rtnl_newlink()): a node has an eth0 of its own.
+    The name must be free in both: the kernel looks for an existing device where the request comes from, not where the
+    new one goes (__rtnl_newlink()).
     Modes and flags are those of linux/if_link.h: 0 l2, 1 l3, 2 l3s; 0 bridge, 1 private, 2 vepa.
     """
     data = attr(_IFLA_IPVLAN_MODE, pack("=H", mode)) + attr(_IFLA_IPVLAN_FLAGS, pack("=H", flags))
     body = _header() + attr_text(_IFLA_IFNAME, name) + attr_u32(_IFLA_LINK, master_index) + attr_u32(_IFLA_MTU, mtu)
-    if master_nsid is not None:
-        body += attr(_IFLA_LINK_NETNSID, pack("=i", master_nsid))
+    if netns is not None:
+        body += attr_u32(_IFLA_NET_NS_FD, netns)
     body += attr_nest(_IFLA_LINKINFO, attr_text(_IFLA_INFO_KIND, "ipvlan"), attr_nest(_IFLA_INFO_DATA, data))
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create ipvlan device {name}")
 
@@ -200,6 +182,12 @@ def set_alias(name: str, alias: str) -> Message:
     """RTM_NEWLINK ignores IFLA_IFALIAS when it makes a device (rtnl_create_link()), so it is set after."""
     body = _header() + attr_text(_IFLA_IFNAME, name) + attr(_IFLA_IFALIAS, alias.encode())
     return Message(RTM_SETLINK, 0, body, f"name the owner of {name}")
+
+
+def rename(index: int, name: str, alias: str) -> Message:
+    """Name and owner of a device that is down, in one request."""
+    body = _header(index) + attr_text(_IFLA_IFNAME, name) + attr(_IFLA_IFALIAS, alias.encode())
+    return Message(RTM_SETLINK, 0, body, f"name a device {name}")
 
 
 def ask_for(name: str) -> Message:

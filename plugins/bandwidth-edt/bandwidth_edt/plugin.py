@@ -46,9 +46,11 @@ class BandwidthEdt:
         found = link.get(pod.rtnetlink(), request.ifname)
         record.pod_ifindex = found.index
         record.host_ifindex = _host_end(found) if INGRESS in limits else 0
-        loader.ensure(OBJECT)
+        loaded = loader.ensure(OBJECT)
         owned = records.open_or_create(PLUGIN)
         buckets = Buckets(PLUGIN)
+        if loaded:
+            _renew_pods(owned, buckets)
         with Undo() as undo:
             owned.claim(attachment, record)
             undo.callback(owned.remove, attachment.key, attachment.network_key)
@@ -125,6 +127,16 @@ def _host_end(found: link.Link) -> int:
             "shaped; take the ingress limit off this pod",
         )
     return found.parent
+
+
+def _renew_pods(owned: Records, buckets: Buckets) -> None:
+    """An upgrade: pods that are there get the new programs too, see loader.ensure()."""
+    for _, key, record in owned.items():
+        pod = netns.reopen(record.netns_path, record.netns_inode)
+        for direction in (EGRESS, INGRESS):
+            shaper = _shaper(pod, record, key, direction) if buckets.limit_of(record.number, direction) else None
+            if shaper:
+                shaper.renew()
 
 
 def _device(pod: NetNs | None, record: Record, direction: int) -> tuple[Socket, link.Link] | None:

@@ -49,11 +49,15 @@ class Shaper:
     def attach(self, limit: Limit) -> None:
         """The qdisc first: without fq the program's times would hold nothing back."""
         self._put_fq()
+        self.renew()
+        self._socket.ask(link.set_gso_max(self._link.name, gso_max_bytes(limit, self._link.mtu)))
+
+    def renew(self) -> None:
+        """Attach the pinned program, in the place of an older one where there is one."""
         if self._pod is None:
             self._hook.attach(self._socket)
         else:
             self._pod.inside(self._hook.attach, self._socket)
-        self._socket.ask(link.set_gso_max(self._link.name, gso_max_bytes(limit, self._link.mtu)))
 
     def detach(self) -> None:
         self._hook.detach(self._socket)

@@ -97,9 +97,11 @@ def nic_hooks(index: int) -> list[Hook]:
 
 def join(host: Socket, network: Network, pod: Pod) -> None:
     """Have the node ready and the pod known. What of it was new, `leave` takes away again."""
-    loader.ensure(OBJECT)
+    loaded = loader.ensure(OBJECT)
     with bpffs.Lock():
         maps = Maps()
+        if loaded:
+            _renew_pods(host, maps)
         _put_network(maps, network)
         for uplink in network.uplinks:
             maps.uplinks.put(_U32.pack(uplink.index), layout.UPLINK.pack(uplink.address))
@@ -114,6 +116,15 @@ def join(host: Socket, network: Network, pod: Pod) -> None:
             maps.pods.put(packed, value)
     for hook in pod.hooks():
         hook.attach(host)
+
+
+def _renew_pods(host: Socket, maps: Maps) -> None:
+    """An upgrade: pods that are there get the new programs too, see loader.ensure()."""
+    for _, value in maps.pods.items():
+        _, host_ifindex, key = layout.POD.unpack(value)
+        if host_ifindex and _exists(host, host_ifindex):
+            for hook in Pod(key, [], host_ifindex, False).hooks():
+                hook.attach(host)
 
 
 def leave(host: Socket, network_name: str, pod: Pod) -> None:

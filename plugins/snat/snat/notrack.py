@@ -51,14 +51,14 @@ _NO_NF_TABLES = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 
 def ensure(nomasq_networks: Iterable[Network]) -> bool:
-    """Make the table when it is missing, and its rules when somebody flushed them; pods that are in it stay.
+    """Make the table when it is missing, and mend it when somebody flushed or disabled it; pods that are in it stay.
 
     An intact table is left alone, `nomasq` included: `set_nomasq` changes that. False, with a warning, when the kernel
     cannot have the table: masquerading then works, but conntrack sees it.
     """
     try:
         socket = Nftables()
-        if _fault_of_rules(socket):
+        if _fault_of_table(socket):
             socket.transact(f"set up nft table ip {TABLE}", *_messages(nomasq_networks))
     except OSError as error:
         # The transaction makes all that it names itself, so what it does not find is a type of chain or expression.
@@ -137,12 +137,7 @@ def fault(pod_addresses: Iterable[bytes] = (), nomasq_networks: Iterable[Network
 
 
 def _fault(socket: Nftables, wanted: list[Element], nomasq_networks: Iterable[Network] | None) -> str:
-    flags = socket.table_flags(TABLE)
-    if flags is None:
-        return f"nft table ip {TABLE} is missing"
-    if flags & nftables.TABLE_DORMANT:
-        return f"nft table ip {TABLE} is dormant"
-    problem = _fault_of_rules(socket)
+    problem = _fault_of_table(socket)
     if problem:
         return problem
     if wanted and not set(wanted) <= set(socket.elements(TABLE, _PODS)):
@@ -162,7 +157,12 @@ def _rules() -> dict[str, bytes]:
     }
 
 
-def _fault_of_rules(socket: Nftables) -> str:
+def _fault_of_table(socket: Nftables) -> str:
+    flags = socket.table_flags(TABLE)
+    if flags is None:
+        return f"nft table ip {TABLE} is missing"
+    if flags & nftables.TABLE_DORMANT:
+        return f"nft table ip {TABLE} is dormant"
     found = socket.rules(TABLE)
     for chain, rule in _rules().items():
         there = [expressions for name, expressions in found if name == chain]

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run inside a node: attaches or detaches programs on one device, in the order of the arguments, by bpf.attach.
+
+attach_hooks.py DEVICE [+|-]PLUGIN:PROGRAM:DIRECTION ...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPO), *(str(main.parent.parent) for main in REPO.glob("plugins/*/*/__main__.py"))]
+
+from bandwidth_edt import shaper  # noqa: E402
+from snat import node  # noqa: E402
+
+from bpf import loader, records  # noqa: E402
+from bpf.attach import Hook  # noqa: E402
+from cni.net import link  # noqa: E402
+from cni.net.netlink import Socket  # noqa: E402
+
+
+def main() -> None:
+    socket = Socket()
+    index = link.get(socket, sys.argv[1]).index
+    for made in (node.OBJECT, shaper.OBJECT):
+        records.open_or_create(made.plugin)
+        loader.ensure(made)
+    for word in sys.argv[2:]:
+        plugin, program, direction = word[1:].split(":")
+        hook = Hook(plugin, program, index, direction, f"{index}", shared=True)
+        if word[0] == "+":
+            hook.attach(socket)
+            assert hook.fault(socket) == ""
+        else:
+            hook.detach(socket)
+            assert hook.fault(socket) != ""
+
+
+if __name__ == "__main__":
+    main()
