@@ -55,9 +55,7 @@ def tell() -> None:
         fact(json.dumps(conflist(1), indent=1))
         runtimes = {n: stack.enter_context(Containerd.create(m, conflist(n))) for n, m in machines.items()}
         step("Three pods, through the CRI as kubelet makes them")
-        pods = {
-            name: runtimes[number].cri.run_pod(name) for name, number in (("anna", 1), ("ben", 1), ("carl", 2))
-        }
+        pods = {name: runtimes[number].cri.run_pod(name) for name, number in (("anna", 1), ("ben", 1), ("carl", 2))}
         for name, pod in pods.items():
             fact(f"{name:5} {pod.ip}")
             serve_http(pod, PORT, name)
@@ -95,4 +93,5 @@ def teardown(pods: dict[str, Pod], machines: dict[int, Node], runtimes: dict[int
         for there in machines.keys() - {number}:
             machine.run(f"ip route del 10.244.{there}.0/24")
         left = residue(machine) + runtimes[number].leftovers()
-        claim(not left, f"node{number}: no device, route, program, map entry, nft table or address is left" + str(left or ""))
+        what = "no device, route, program, map entry, nft table or address is left"
+        claim(not left, f"node{number}: {what} {left or ''}")

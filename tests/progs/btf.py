@@ -11,8 +11,18 @@ INT, PTR, ARRAY, STRUCT, UNION, ENUM = 1, 2, 3, 4, 5, 6
 TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC_PROTO, VAR, DATASEC = 8, 9, 10, 11, 13, 14, 15
 DECL_TAG, ENUM64 = 17, 19
 # Bytes behind struct btf_type: fixed, and for each of the vlen entries.
-TAILS = {INT: (4, 0), ARRAY: (12, 0), STRUCT: (0, 12), UNION: (0, 12), ENUM: (0, 8), FUNC_PROTO: (0, 8), VAR: (4, 0),
-         DATASEC: (0, 12), DECL_TAG: (4, 0), ENUM64: (0, 12)}
+TAILS = {
+    INT: (4, 0),
+    ARRAY: (12, 0),
+    STRUCT: (0, 12),
+    UNION: (0, 12),
+    ENUM: (0, 8),
+    FUNC_PROTO: (0, 8),
+    VAR: (4, 0),
+    DATASEC: (0, 12),
+    DECL_TAG: (4, 0),
+    ENUM64: (0, 12),
+}
 
 
 class Type(NamedTuple):
@@ -33,8 +43,8 @@ def section(path: pathlib.Path, wanted: str) -> bytes:
     names = headers[names_at][4]
     for name, _, _, _, offset, length in headers:
         start = names + name
-        if raw[start:raw.index(b"\0", start)].decode() == wanted:
-            return raw[offset:offset + length]
+        if raw[start : raw.index(b"\0", start)].decode() == wanted:
+            return raw[offset : offset + length]
     raise KeyError(wanted)
 
 
@@ -44,7 +54,7 @@ class Btf:
     def __init__(self, path: pathlib.Path) -> None:
         raw = section(path, ".BTF")
         head, types_at, types_bytes, strings_at, _ = struct.unpack_from("<IIIII", raw, 4)
-        self._strings = raw[head + strings_at:]
+        self._strings = raw[head + strings_at :]
         self.types = [Type("void", 0, 0, [])]
         at, end = head + types_at, head + types_at + types_bytes
         while at < end:
@@ -52,14 +62,14 @@ class Btf:
             kind, count = info >> 24 & 0x1F, info & 0xFFFF
             fixed, each = TAILS.get(kind, (0, 0))
             at += 12
-            tail = raw[at:at + fixed + each * count]
+            tail = raw[at : at + fixed + each * count]
             step = each or fixed or 1
             entries = [struct.unpack_from(f"<{step // 4}I", tail, place) for place in range(0, len(tail), step)]
             self.types.append(Type(self._text(name), kind, size_or_type, entries))
             at += len(tail)
 
     def _text(self, offset: int) -> str:
-        return self._strings[offset:self._strings.index(b"\0", offset)].decode()
+        return self._strings[offset : self._strings.index(b"\0", offset)].decode()
 
     def size(self, number: int) -> int:
         found = self.types[number]

@@ -32,8 +32,15 @@ class EdtBench:
         for name in ("ip2id", "edt_cfg", "edt_state", "edt_stats"):
             self.tables[name].clear()
 
-    def limit(self, rate_bytes_per_sec: int, *, burst_ns: int = 0, horizon_ns: int = 100 * MS, ecn_ns: int = 0,
-              bucket: bytes = BUCKET) -> None:
+    def limit(
+        self,
+        rate_bytes_per_sec: int,
+        *,
+        burst_ns: int = 0,
+        horizon_ns: int = 100 * MS,
+        ecn_ns: int = 0,
+        bucket: bytes = BUCKET,
+    ) -> None:
         """One limit for both of the pod's addresses, out of the pod unless the bucket says otherwise."""
         for text in (POD, POD6):
             key = layout.pack_addr(ipaddress.ip_address(text).packed)

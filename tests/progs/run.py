@@ -31,8 +31,17 @@ class Ran(NamedTuple):
     duration_ns: int
 
 
-def test_run(program: int, packet: bytes, *, mark: int = 0, ifindex: int = 0, tstamp_ns: int = 0, wire_len: int = 0,
-             gso: tuple[int, int] = (0, 0), repeat: int = 1) -> Ran:
+def test_run(
+    program: int,
+    packet: bytes,
+    *,
+    mark: int = 0,
+    ifindex: int = 0,
+    tstamp_ns: int = 0,
+    wire_len: int = 0,
+    gso: tuple[int, int] = (0, 0),
+    repeat: int = 1,
+) -> Ran:
     """Run a tc program; ifindex is of the current network namespace, gso is (segments, segment size)."""
     context = bytearray(CONTEXT_BYTES)
     struct.pack_into("=I", context, MARK, mark)
@@ -41,13 +50,34 @@ def test_run(program: int, packet: bytes, *, mark: int = 0, ifindex: int = 0, ts
     struct.pack_into("=I", context, GSO_SIZE, gso[1])
     data_in, data_out = syscall.Buffer(packet), syscall.Buffer(ROOM)
     context_in, context_out = syscall.Buffer(bytes(context)), syscall.Buffer(CONTEXT_BYTES)
-    attributes = syscall.Buffer(ATTRIBUTES.pack(
-        program, 0, len(packet), ROOM, data_in.address, data_out.address, repeat, 0, CONTEXT_BYTES, CONTEXT_BYTES,
-        context_in.address, context_out.address, 0, 0, 0))
+    attributes = syscall.Buffer(
+        ATTRIBUTES.pack(
+            program,
+            0,
+            len(packet),
+            ROOM,
+            data_in.address,
+            data_out.address,
+            repeat,
+            0,
+            CONTEXT_BYTES,
+            CONTEXT_BYTES,
+            context_in.address,
+            context_out.address,
+            0,
+            0,
+            0,
+        )
+    )
     syscall.call("bpf", PROG_TEST_RUN, attributes.address, ATTRIBUTES.size)
     _, verdict, _, size_out, _, _, _, duration, *_ = ATTRIBUTES.unpack(attributes.data)
-    return Ran(verdict, bytes(data_out.data[:size_out]), struct.unpack_from("=I", context_out.data, MARK)[0],
-               struct.unpack_from("=Q", context_out.data, TSTAMP)[0], duration)
+    return Ran(
+        verdict,
+        bytes(data_out.data[:size_out]),
+        struct.unpack_from("=I", context_out.data, MARK)[0],
+        struct.unpack_from("=Q", context_out.data, TSTAMP)[0],
+        duration,
+    )
 
 
 def possible_cpus() -> int:
@@ -95,7 +125,7 @@ class Table:
         raw = command.lookup(self.descriptor, key, stride * possible_cpus())
         if raw is None:
             raise KeyError(key)
-        return [raw[at:at + self.value_bytes] for at in range(0, len(raw), stride)]
+        return [raw[at : at + self.value_bytes] for at in range(0, len(raw), stride)]
 
     def zero_per_cpu(self, key: bytes) -> None:
         command.update(self.descriptor, key, bytes(-(-self.value_bytes // 8) * 8 * possible_cpus()))

@@ -89,8 +89,12 @@ class SnatBench:
             self.tables["snat_stats"].zero_per_cpu(layout.U32.pack(number))
         self.add_network(NETWORK, PORTS, "10.244.0.0/16", "192.0.2.0/24")
         self.add_network(SMALL_NETWORK, SMALL_PORTS, "10.245.0.0/16")
-        for pod, network, veth in ((POD, NETWORK, 4), (OTHER_POD, NETWORK, 5), (IPVLAN_POD, NETWORK, 0),
-                                   *((pod, SMALL_NETWORK, 6) for pod in SMALL_PODS)):
+        for pod, network, veth in (
+            (POD, NETWORK, 4),
+            (OTHER_POD, NETWORK, 5),
+            (IPVLAN_POD, NETWORK, 0),
+            *((pod, SMALL_NETWORK, 6) for pod in SMALL_PODS),
+        ):
             self.tables["pods"][address(pod)] = layout.POD.pack(network, veth, 1)
         self.tables["uplinks"][layout.U32.pack(devices.uplink)] = layout.UPLINK.pack(address(NODE))
 
@@ -132,8 +136,18 @@ class SnatBench:
     def owner(self, nat_port: int, dport: int, proto: int, remote: str = REMOTE) -> dict[str, Any]:
         return layout.OWNER.named(self.tables["rev"][tuple_of(remote, NODE, dport, nat_port, proto)])
 
-    def occupy(self, nat_port: int, dport: int, proto: int, *, state: int = 0, idle_sec: float = 0,
-               pod: str = OTHER_POD, pod_port: int = 9, remote: str = REMOTE) -> bytes:
+    def occupy(
+        self,
+        nat_port: int,
+        dport: int,
+        proto: int,
+        *,
+        state: int = 0,
+        idle_sec: float = 0,
+        pod: str = OTHER_POD,
+        pod_port: int = 9,
+        remote: str = REMOTE,
+    ) -> bytes:
         """Another pod's session on a port, last used some time ago; returns its reverse key."""
         key = tuple_of(remote, NODE, dport, nat_port, proto)
         # Before the machine's start as well: ages are differences modulo 2^64.

@@ -46,7 +46,10 @@ def test_both_addresses_of_a_pod_fill_one_bucket(edt: EdtBench) -> None:
     start = now_ns() + AHEAD_NS
     edt.set_last(start)
     assert [edt.run(v4()).tstamp_ns, edt.run(v6()).tstamp_ns, edt.run(v4()).tstamp_ns] == [
-        start, start + MS, start + 2 * MS]
+        start,
+        start + MS,
+        start + 2 * MS,
+    ]
 
 
 def test_what_comes_to_a_pod_is_charged_by_its_destination_in_a_bucket_of_its_own(edt: EdtBench) -> None:
@@ -56,7 +59,10 @@ def test_what_comes_to_a_pod_is_charged_by_its_destination_in_a_bucket_of_its_ow
     to_v4 = bytes(ETHER / IP(src="198.51.100.1", dst=POD) / UDP() / bytes(958))
     to_v6 = bytes(ETHER / IPv6(src="2001:db8::1", dst=POD6) / UDP() / bytes(938))
     assert [edt.run(packet, "edt_pod_in").tstamp_ns for packet in (to_v4, to_v6, to_v4)] == [
-        start, start + MS, start + 2 * MS]
+        start,
+        start + MS,
+        start + 2 * MS,
+    ]
     assert edt.run(v4(), "edt_pod_in").tstamp_ns == 0, "what a pod sends is no concern of its ingress"
     assert edt.run(to_v4).tstamp_ns == edt.run(v4()).tstamp_ns == 0, "nor the other way round"
     assert list(edt.tables["edt_state"]) == [BUCKET_IN]
@@ -165,7 +171,7 @@ def test_a_packet_cut_anywhere_passes_untouched(edt: EdtBench, packet: bytes, ne
     for length in range(14, needed + 4):
         assert edt.run(tagged[:length]).packet == tagged[:length]
     assert len(edt.tables["edt_state"]) == 0
-    edt.run(tagged[:needed + 4])
+    edt.run(tagged[: needed + 4])
     assert len(edt.tables["edt_state"]) == 1
 
 

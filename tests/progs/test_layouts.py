@@ -40,8 +40,9 @@ def test_the_counters_names_are_in_the_enums_order() -> None:
 
 
 @pytest.mark.parametrize("fixture", ["snat_object", "edt_object"])
-def test_map_names_fit_the_kernel_and_maps_have_the_declared_sizes(request: pytest.FixtureRequest,
-                                                                   fixture: str) -> None:
+def test_map_names_fit_the_kernel_and_maps_have_the_declared_sizes(
+    request: pytest.FixtureRequest, fixture: str
+) -> None:
     loaded: Loaded = request.getfixturevalue(fixture)
     btf = Btf(BUILT / f"{fixture.removesuffix('_object')}.bpf.o")
     assert "build" in loaded.tables

@@ -63,8 +63,15 @@ def test_a_pin_of_another_layout_is_refused_by_map_and_path(bpffs: pathlib.Path)
         opened.pin_map("build", str(bpffs / "other"))
     error = failure_of(EDT, {"ip2id": str(bpffs / "other")})
     assert error.code == CONFLICT
-    for part in ("map ip2id", str(bpffs / "other"), "type 2 instead of 1", "key_size 4 instead of 16",
-                 "value_size 32 instead of 4", "max_entries 1 instead of 16384", "map_flags 0 instead of 1"):
+    for part in (
+        "map ip2id",
+        str(bpffs / "other"),
+        "type 2 instead of 1",
+        "key_size 4 instead of 16",
+        "value_size 32 instead of 4",
+        "max_entries 1 instead of 16384",
+        "map_flags 0 instead of 1",
+    ):
         assert part in error.msg
 
 
@@ -84,12 +91,16 @@ def test_errors_carry_what_libbpf_said(tmp_path: pathlib.Path) -> None:
     assert failure_of(EDT, {"nonsense": "/nonexistent"}).msg.endswith("has no map nonsense")
 
 
-@pytest.mark.parametrize("instead, code, said", [
-    ("8500000004000000", KERNEL_LACKS, r"unknown func|cannot use helper"),  # a helper that tc programs do not have
-    ("ff00000000000000", INTERNAL, r"unknown opcode ff"),
-])
-def test_a_refused_program_is_the_kernels_lack_or_our_defect(tmp_path: pathlib.Path, instead: str, code: int,
-                                                             said: str) -> None:
+@pytest.mark.parametrize(
+    "instead, code, said",
+    [
+        ("8500000004000000", KERNEL_LACKS, r"unknown func|cannot use helper"),  # a helper that tc programs do not have
+        ("ff00000000000000", INTERNAL, r"unknown opcode ff"),
+    ],
+)
+def test_a_refused_program_is_the_kernels_lack_or_our_defect(
+    tmp_path: pathlib.Path, instead: str, code: int, said: str
+) -> None:
     raw = pathlib.Path(EDT).read_bytes()
     text = section(pathlib.Path(EDT), "tc")
     patched = text.replace(bytes.fromhex("8500000001000000"), bytes.fromhex(instead), 1)
@@ -121,8 +132,9 @@ def test_a_constant_can_be_set_before_load() -> None:
         assert run.test_run(opened.program_fds()["nic_out"], packet, mark=0x00200100).mark == 0x00200000
 
 
-def test_the_library_is_found_where_pyinstaller_puts_it(tmp_path: pathlib.Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_found_where_pyinstaller_puts_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pylibbpf").mkdir()
     placed = tmp_path / "pylibbpf" / "pylibbpf.cpython-311-x86_64-linux-gnu.so"
     placed.touch()

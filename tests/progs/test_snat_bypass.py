@@ -76,13 +76,27 @@ def test_a_flow_seen_again_is_noted_once(snat: SnatBench) -> None:
 
 
 def test_pods_of_the_node_reach_each_other_around_conntrack(snat: SnatBench) -> None:
-    for packet in (tcp(POD, OTHER_POD, 4000, 80), tcp(POD, OTHER_POD, 4000, 80, "A"), udp(POD, OTHER_POD, 4000, 53),
-                   echo(POD, OTHER_POD, 5), echo(OTHER_POD, POD, 5, reply=True)):
+    for packet in (
+        tcp(POD, OTHER_POD, 4000, 80),
+        tcp(POD, OTHER_POD, 4000, 80, "A"),
+        udp(POD, OTHER_POD, 4000, 53),
+        echo(POD, OTHER_POD, 5),
+        echo(OTHER_POD, POD, 5, reply=True),
+    ):
         assert snat.mark_of("pod_in", packet) == NOTRACK
 
 
-@pytest.mark.parametrize("src, dst", [(POD, CLUSTER_PEER), (POD, IPVLAN_POD), (STRANGER, REMOTE),
-                                      (STRANGER, OTHER_POD), (POD, "224.0.0.251"), (SMALL_PODS[0], "10.245.3.3")])
+@pytest.mark.parametrize(
+    "src, dst",
+    [
+        (POD, CLUSTER_PEER),
+        (POD, IPVLAN_POD),
+        (STRANGER, REMOTE),
+        (STRANGER, OTHER_POD),
+        (POD, "224.0.0.251"),
+        (SMALL_PODS[0], "10.245.3.3"),
+    ],
+)
 def test_what_is_not_ours_in_both_directions_is_left_to_conntrack(snat: SnatBench, src: str, dst: str) -> None:
     assert snat.mark_of("pod_in", udp(src, dst, 4000, 53), mark=0x4000) == 0x4000
     assert snat.stats() == {}

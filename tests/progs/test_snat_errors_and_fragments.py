@@ -43,8 +43,9 @@ def error(src: str, dst: str, kind: tuple[int, int], quoted: Packet, quoted_byte
 
 @pytest.mark.parametrize("kind, quoted_bytes", [*[(kind, 28) for kind in ERRORS], ((3, 4), 40), ((3, 4), 200)])
 @pytest.mark.parametrize("make", [tcp, udp, echo])
-def test_an_error_about_a_translated_packet_reaches_the_pod(snat: SnatBench, kind: tuple[int, int], quoted_bytes: int,
-                                                            make: type) -> None:
+def test_an_error_about_a_translated_packet_reaches_the_pod(
+    snat: SnatBench, kind: tuple[int, int], quoted_bytes: int, make: type
+) -> None:
     ports = () if make is echo else (80,)
     sent = make(POD, REMOTE, 40000, *ports)
     wire = snat.out(sent)
@@ -99,9 +100,12 @@ def test_random_errors_come_out_with_right_checksums(snat: SnatBench) -> None:
 def test_errors_about_nothing_of_ours_pass_untouched(snat: SnatBench) -> None:
     snat.out(tcp(POD, REMOTE, 4000, 80))
     wire = tcp(NODE, REMOTE, 4001, 80)
-    for packet in (error(ROUTER, NODE, (3, 1), wire, 28), error(ROUTER, NODE, (3, 1), tcp(NODE, REMOTE, 4000, 80), 27),
-                   error(ROUTER, NODE, (5, 0), tcp(NODE, REMOTE, 4000, 80), 28),
-                   error(ROUTER, "192.0.2.77", (3, 1), tcp(NODE, REMOTE, 4000, 80), 28)):
+    for packet in (
+        error(ROUTER, NODE, (3, 1), wire, 28),
+        error(ROUTER, NODE, (3, 1), tcp(NODE, REMOTE, 4000, 80), 27),
+        error(ROUTER, NODE, (5, 0), tcp(NODE, REMOTE, 4000, 80), 28),
+        error(ROUTER, "192.0.2.77", (3, 1), tcp(NODE, REMOTE, 4000, 80), 28),
+    ):
         ran = snat.run("nic_in", frame(packet))
         assert (ran.verdict, ran.packet, ran.mark) == (UNSPEC, frame(packet), 0)
     unknown = frame(error(POD, REMOTE, (3, 3), udp(REMOTE, POD, 53, 999), 28))
@@ -126,12 +130,18 @@ def test_fragments_follow_their_first_there_and_back(snat: SnatBench, make: type
         pieces: list[Packet] = IP(bytes(packet)).fragment(1000)  # type: ignore[no-untyped-call]
         return [parse(frame(part)) for part in pieces]
 
-    there, wire = (big(POD, REMOTE, 4000), big(NODE, REMOTE, 4000)) if make is echo else (
-        big(POD, REMOTE, 4000, 53), big(NODE, REMOTE, 4000, 53))
+    there, wire = (
+        (big(POD, REMOTE, 4000), big(NODE, REMOTE, 4000))
+        if make is echo
+        else (big(POD, REMOTE, 4000, 53), big(NODE, REMOTE, 4000, 53))
+    )
     assert len(there) == 4
     assert [bytes(snat.out(part)) for part in there] == [bytes(part) for part in wire]
-    answers, wanted = (big(REMOTE, NODE, 4000, reply=True), big(REMOTE, POD, 4000, reply=True)) if make is echo else (
-        big(REMOTE, NODE, 53, 4000), big(REMOTE, POD, 53, 4000))
+    answers, wanted = (
+        (big(REMOTE, NODE, 4000, reply=True), big(REMOTE, POD, 4000, reply=True))
+        if make is echo
+        else (big(REMOTE, NODE, 53, 4000), big(REMOTE, POD, 53, 4000))
+    )
     for answer, want in zip(answers, wanted, strict=True):
         ran = snat.run("nic_in", frame(answer))
         assert (ran.packet, ran.mark) == (frame(want), NOTRACK)

@@ -42,8 +42,9 @@ DAY = 24 * 3600
 @pytest.mark.parametrize("gone", [("fwd",), ("rev",), ("fwd", "rev")])
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("proto", [TCP, UDP, ICMP])
-def test_a_session_survives_the_loss_of_its_entries(snat: SnatBench, gone: tuple[str, ...], kept: bool,
-                                                    proto: type) -> None:
+def test_a_session_survives_the_loss_of_its_entries(
+    snat: SnatBench, gone: tuple[str, ...], kept: bool, proto: type
+) -> None:
     sport = 4000 if kept else 40000
 
     def packet() -> Packet:
@@ -58,8 +59,11 @@ def test_a_session_survives_the_loss_of_its_entries(snat: SnatBench, gone: tuple
     on_wire = [found[ICMP].id if proto is ICMP else found.sport for found in (first, again)]
     assert on_wire[0] == on_wire[1]
     assert len(snat.tables["fwd"]) == len(snat.tables["rev"]) == 1
-    answer = echo(REMOTE, NODE, on_wire[1], reply=True) if proto is ICMP else (
-        tcp(REMOTE, NODE, 80, on_wire[1], "A") if proto is TCP else udp(REMOTE, NODE, 80, on_wire[1]))
+    answer = (
+        echo(REMOTE, NODE, on_wire[1], reply=True)
+        if proto is ICMP
+        else (tcp(REMOTE, NODE, 80, on_wire[1], "A") if proto is TCP else udp(REMOTE, NODE, 80, on_wire[1]))
+    )
     back = snat.back(answer)
     assert (back.dst, back[ICMP].id if proto is ICMP else back.dport) == (POD, sport)
     healed = {"fwd": "healed_fwd", "rev": "healed_rev"}
@@ -95,12 +99,19 @@ def test_a_session_of_another_address_of_the_uplink_is_given_up(snat: SnatBench)
     assert snat.out(tcp(POD, REMOTE, 4000, 80, "A")).src == "192.0.2.99"
 
 
-@pytest.mark.parametrize("state, timeout_sec, proto", [
-    (0, 120, 6), (layout.REPLIED, 5 * DAY, 6), (layout.REPLIED | layout.FIN_OUT, 120, 6),
-    (layout.REPLIED | layout.FIN_IN, 120, 6), (0, 30, 17), (layout.REPLIED | layout.ASSURED, 180, 17), (0, 30, 1),
-])
-def test_a_port_is_taken_over_only_past_its_timeout(snat: SnatBench, state: int, timeout_sec: int,
-                                                   proto: int) -> None:
+@pytest.mark.parametrize(
+    "state, timeout_sec, proto",
+    [
+        (0, 120, 6),
+        (layout.REPLIED, 5 * DAY, 6),
+        (layout.REPLIED | layout.FIN_OUT, 120, 6),
+        (layout.REPLIED | layout.FIN_IN, 120, 6),
+        (0, 30, 17),
+        (layout.REPLIED | layout.ASSURED, 180, 17),
+        (0, 30, 1),
+    ],
+)
+def test_a_port_is_taken_over_only_past_its_timeout(snat: SnatBench, state: int, timeout_sec: int, proto: int) -> None:
     snat.add_network(SMALL_NETWORK, range(2000, 2001))
     dport = 0 if proto == 1 else 80
     snat.occupy(2000, dport, proto, state=state, idle_sec=timeout_sec - 5)

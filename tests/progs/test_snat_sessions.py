@@ -102,8 +102,7 @@ def test_ip_options_are_stepped_over(snat: SnatBench) -> None:
         packet.options = [IPOption_Router_Alert(), IPOption_Router_Alert()]
         return packet
 
-    same(snat.out(with_options(tcp(POD, REMOTE, 40000, 80))),
-         with_options(tcp(NODE, REMOTE, snat_port(snat), 80)))
+    same(snat.out(with_options(tcp(POD, REMOTE, 40000, 80))), with_options(tcp(NODE, REMOTE, snat_port(snat), 80)))
     same(snat.back(with_options(tcp(REMOTE, NODE, 80, snat_port(snat)))), with_options(tcp(REMOTE, POD, 80, 40000)))
 
 
@@ -155,10 +154,13 @@ def test_a_nic_without_an_address_and_a_network_without_settings_are_counted(sna
 @pytest.mark.parametrize("program", ["nic_out", "nic_in", "pod_in", "pod_out"])
 def test_foreign_frames_pass_untouched(snat: SnatBench, program: str) -> None:
     ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
-    for packet in (ether / ARP(pdst="192.0.2.1"), ether / Dot1Q(vlan=5) / tcp(POD, REMOTE, 4000, 80),
-                   ether / Dot1Q(vlan=0) / Dot1Q(vlan=9) / tcp(POD, REMOTE, 4000, 80),
-                   ether / Dot1Q(vlan=0) / Dot1Q(vlan=0) / Dot1Q(vlan=0) / tcp(POD, REMOTE, 4000, 80),
-                   Ether(bytes(ether)[:12] + b"\x86\xdd" + bytes(60))):
+    for packet in (
+        ether / ARP(pdst="192.0.2.1"),
+        ether / Dot1Q(vlan=5) / tcp(POD, REMOTE, 4000, 80),
+        ether / Dot1Q(vlan=0) / Dot1Q(vlan=9) / tcp(POD, REMOTE, 4000, 80),
+        ether / Dot1Q(vlan=0) / Dot1Q(vlan=0) / Dot1Q(vlan=0) / tcp(POD, REMOTE, 4000, 80),
+        Ether(bytes(ether)[:12] + b"\x86\xdd" + bytes(60)),
+    ):
         ran = snat.run(program, bytes(packet), mark=0x4000)
         assert (ran.verdict, ran.packet, ran.mark) == (UNSPEC, bytes(packet), 0x4000)
     assert len(snat.tables["rev"]) == len(snat.tables["stackflow"]) == 0
@@ -174,8 +176,9 @@ def test_a_priority_tag_is_stepped_over(snat: SnatBench) -> None:
 @pytest.mark.parametrize("tag, shortest", [(b"", 34), (b"\x81\x00\0\0", 14)])
 @pytest.mark.parametrize("program", ["nic_out", "nic_in", "pod_in", "pod_out"])
 @pytest.mark.parametrize("make", [tcp, udp, echo])
-def test_a_packet_cut_anywhere_passes_untouched(snat: SnatBench, program: str, make: type, tag: bytes,
-                                                shortest: int) -> None:
+def test_a_packet_cut_anywhere_passes_untouched(
+    snat: SnatBench, program: str, make: type, tag: bytes, shortest: int
+) -> None:
     ports = (4000,) if make is echo else (4000, 80)
     whole = frame(make(POD, REMOTE, *ports) if program in ("nic_out", "pod_in") else make(REMOTE, NODE, *ports))
     whole = whole[:12] + tag + whole[12:]
