@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import posix
 
+from cni import files
 from cni.errors import NODE_NOT_READY, CniError
 from cni.net import syscall
 
@@ -22,8 +22,7 @@ def ensure_directory(plugin: str) -> None:
     path = pins.links_directory(plugin)
     if exists(path):
         return
-    if not _is_mount_point(pins.BPFFS):
-        _mount()
+    _ensure_mounted()
     for directory in (pins.ROOT, pins.directory(plugin), path):
         try:
             posix.mkdir(directory, 0o700)
@@ -44,22 +43,43 @@ def exists(path: str) -> bool:
     return True
 
 
-def _is_mount_point(path: str) -> bool:
+def _ensure_mounted() -> None:
+    """Under a lock: mount(2) stacks a second bpffs over the first one instead of refusing it."""
     try:
-        return posix.stat(path).st_dev != posix.stat(path + "/..").st_dev
+        point = posix.open(pins.BPFFS, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_DIRECTORY)
     except FileNotFoundError:
         raise CniError(
-            NODE_NOT_READY, f"{path} does not exist; is sysfs mounted on /sys, and has the kernel CONFIG_BPF_SYSCALL?"
+            NODE_NOT_READY,
+            f"{pins.BPFFS} does not exist; is sysfs mounted on /sys, and has the kernel CONFIG_BPF_SYSCALL?",
         ) from None
+    try:
+        fcntl.flock(point, fcntl.LOCK_EX)
+        kind = _mounted_kind()
+        if not kind:
+            _mount()
+        elif kind != "bpf":
+            raise CniError(
+                NODE_NOT_READY,
+                f"{pins.BPFFS} is a {kind}, not a bpffs; type: umount {pins.BPFFS} && mount -t bpf bpf {pins.BPFFS}",
+            )
+    finally:
+        posix.close(point)
+
+
+def _mounted_kind() -> str:
+    """The type of the uppermost file system on the mount point, empty when there is none. See proc_pid_mounts(5)."""
+    kind = ""
+    for line in (files.read("/proc/thread-self/mounts") or b"").splitlines():
+        _, place, found, _ = line.split(b" ", 3)
+        if place == pins.BPFFS.encode():
+            kind = found.decode()
+    return kind
 
 
 def _mount() -> None:
     try:
         syscall.mount("bpf", pins.BPFFS, "bpf")
     except OSError as error:
-        # Another ADD may have been quicker.
-        if error.errno == errno.EBUSY:
-            return
         raise CniError(
             NODE_NOT_READY,
             f"{pins.BPFFS}: no bpffs is mounted and mounting it failed: {error.strerror}; "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import posix
 import sys
 
+from cni import files
 from cni.errors import INTERNAL, CniError
 
 from . import bpffs, command, pins
@@ -67,14 +68,10 @@ def object_path(file: str) -> str:
 
 def _expected_hash(file: str) -> bytes:
     path = object_path(file).removesuffix(".bpf.o") + ".sha256"
-    try:
-        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    except FileNotFoundError:
-        raise CniError(INTERNAL, f"{path} is missing: the installation is incomplete; install bypath again") from None
-    try:
-        return bytes.fromhex(posix.read(descriptor, 2 * _HASH_BYTES).decode())
-    finally:
-        posix.close(descriptor)
+    content = files.read(path)
+    if content is None:
+        raise CniError(INTERNAL, f"{path} is missing: the installation is incomplete; install bypath again")
+    return bytes.fromhex(content[: 2 * _HASH_BYTES].decode())
 
 
 def _loaded_hash(plugin: str) -> bytes:

@@ -12,7 +12,7 @@ import errno
 import posix
 from _struct import Struct
 
-from cni.errors import CONFLICT, CniError
+from cni.errors import CONFLICT, IO_FAILURE, TRY_AGAIN_LATER, CniError
 from cni.identity import Attachment, fnv1a_64
 
 from . import bpffs, command, pins
@@ -126,6 +126,11 @@ class Records:
         try:
             self._map.put(_key(attachment), record.pack(), command.BPF_NOEXIST)
         except OSError as error:
+            if error.errno == errno.E2BIG:
+                raise CniError(
+                    TRY_AGAIN_LATER,
+                    f"the map {MAP_NAME} is full with {_MAX_ENTRIES} attachments; call GC with those that are valid",
+                ) from None
             if error.errno != errno.EEXIST:
                 raise
             raise CniError(
@@ -174,9 +179,7 @@ def open_or_create(plugin: str) -> Records:
         return Records(plugin)
     except FileNotFoundError:
         bpffs.ensure_directory(plugin)
-    descriptor = command.map_create(
-        command.MAP_TYPE_HASH, _KEY.size, _VALUE.size, _MAX_ENTRIES, command.F_NO_PREALLOC, MAP_NAME
-    )
+    descriptor = _create()
     try:
         command.obj_pin(descriptor, pins.pin(plugin, MAP_NAME))
     except OSError as error:
@@ -186,6 +189,17 @@ def open_or_create(plugin: str) -> Records:
     finally:
         posix.close(descriptor)
     return Records(plugin)
+
+
+def _create() -> int:
+    try:
+        return command.map_create(
+            command.MAP_TYPE_HASH, _KEY.size, _VALUE.size, _MAX_ENTRIES, command.F_NO_PREALLOC, MAP_NAME
+        )
+    except OSError as error:
+        raise CniError(
+            IO_FAILURE, f"the BPF map {MAP_NAME} cannot be made: {error.strerror}; it needs root and CONFIG_BPF_SYSCALL"
+        ) from None
 
 
 def open_if_any(plugin: str) -> Records | None:

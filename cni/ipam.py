@@ -7,7 +7,7 @@ import errno
 import posix
 import time
 
-from . import jsontext, result
+from . import files, jsontext, result
 from .errors import INVALID_CONFIG, INVALID_ENV, IO_FAILURE, NOT_READY, CniError
 from .netconf import NetConf
 from .request import Request
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .result import Result
 
 _TEXT_BUSY_TRIES = 5
+_OURS_TO_IGNORE = (13,)
+"""SIGPIPE, which Python ignores: the child must not inherit that."""
 _TEXT_BUSY_PAUSE_SECONDS = 0.02
 
 
@@ -159,7 +161,10 @@ def _run(path: str, environment: dict[bytes, bytes], document: bytes) -> tuple[b
             pid = _spawn(path, environment, stdin, writer)
         finally:
             posix.close(writer)
-        output = _read_all(reader)
+        try:
+            output = files.read_all(reader)
+        finally:
+            posix.close(reader)
     finally:
         posix.close(stdin)
     return output, posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
@@ -169,23 +174,13 @@ def _spawn(path: str, environment: dict[bytes, bytes], stdin: int, stdout: int) 
     actions = [(posix.POSIX_SPAWN_DUP2, stdin, 0), (posix.POSIX_SPAWN_DUP2, stdout, 1)]
     for attempt in range(_TEXT_BUSY_TRIES):
         try:
-            return posix.posix_spawn(path, [path], environment, file_actions=actions)
+            return posix.posix_spawn(path, [path], environment, file_actions=actions, setsigdef=_OURS_TO_IGNORE)
         except OSError as error:
             # Another process holds the file open for writing: an installation that does not rename into place.
             if error.errno != errno.ETXTBSY or attempt == _TEXT_BUSY_TRIES - 1:
                 raise CniError(IO_FAILURE, f"ipam: {path} cannot be started: {error.strerror}") from None
             time.sleep(_TEXT_BUSY_PAUSE_SECONDS)
     raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-def _read_all(reader: int) -> bytes:
-    chunks = []
-    try:
-        while chunk := posix.read(reader, 1 << 16):
-            chunks.append(chunk)
-    finally:
-        posix.close(reader)
-    return b"".join(chunks)
 
 
 def _error_of(path: str, output: bytes, status: int) -> CniError:

@@ -15,7 +15,7 @@ _Static_assert(sizeof(struct snat_pod) == 16, "mirrored in Python");
 struct snat_network {
 	__u16 port_first;
 	__u16 port_last; /* inclusive */
-	__u32 flags;	 /* none defined yet */
+	__u32 flags;	 /* for user space only */
 	__u64 config_hash;
 };
 _Static_assert(sizeof(struct snat_network) == 16, "mirrored in Python");

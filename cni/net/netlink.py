@@ -122,7 +122,7 @@ class Socket:
                     continue
                 if kind == _NLMSG_ERROR:
                     waiting -= 1
-                    failure = failure or _error_of(body, flags, messages[sequence - first].what)
+                    failure = failure or error_of(body, flags, messages[sequence - first].what)
                 else:
                     replies.append(body)
         if failure:
@@ -141,7 +141,7 @@ class Socket:
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
                     # A dump that fails on the way says so in its end, which has no copy of the request in it.
                     copied = kind == _NLMSG_ERROR
-                    failure = _error_of(body, flags, message.what, copied) if len(body) >= 4 else None
+                    failure = error_of(body, flags, message.what, copied) if len(body) >= 4 else None
                     if failure:
                         raise failure
                     return replies
@@ -174,7 +174,7 @@ class Socket:
         return messages
 
 
-def _error_of(body: bytes, flags: int, what: str, copied: bool = True) -> NetlinkError | None:
+def error_of(body: bytes, flags: int, what: str, copied: bool = True) -> NetlinkError | None:
     """struct nlmsgerr: errno, then the request's header (its body too unless capped), then extended-ack attributes.
     Not `copied`: the attributes follow the errno."""
     number = -int(unpack_from("=i", body)[0])

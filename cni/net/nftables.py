@@ -18,11 +18,11 @@ from .netlink import (
     Message,
     NetlinkError,
     Socket,
-    _error_of,
     attr,
     attr_nest,
     attr_text,
     attrs,
+    error_of,
 )
 
 TYPE_CHECKING = False
@@ -120,7 +120,7 @@ class Nftables(Socket):
         batch = (_boundary(_NFNL_MSG_BATCH_BEGIN, what), *messages, _boundary(_NFNL_MSG_BATCH_END, what))
         first = self.send_batch(batch)
         for kind, flags, sequence, body in self._queued():
-            failure = _error_of(body, flags, batch[sequence - first].what) if kind == _NLMSG_ERROR else None
+            failure = error_of(body, flags, batch[sequence - first].what) if kind == _NLMSG_ERROR else None
             if failure:
                 raise failure
 

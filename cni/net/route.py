@@ -118,6 +118,7 @@ def list_of(socket: Socket, family: int, index: int) -> list[Route]:
 def default_routes(socket: Socket, family: int) -> list[Route]:
     """Default routes of the main table, best priority first."""
     body = pack("=BBBBBBBBI", family, 0, 0, 0, TABLE_MAIN, 0, 0, _RTN_UNICAST, 0)
-    routes = [Route(reply) for reply in socket.dump(Message(_RTM_GETROUTE, 0, body, "list routes"))]
-    defaults = [route for route in routes if route.prefix_length == 0 and route.index]
+    # Every pod has a route here: only the defaults, which have rtm_dst_len 0, are worth decoding.
+    replies = socket.dump(Message(_RTM_GETROUTE, 0, body, "list routes"))
+    defaults = [route for route in (Route(reply) for reply in replies if not reply[1]) if route.index]
     return sorted(defaults, key=lambda route: route.priority)

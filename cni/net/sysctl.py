@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import posix
 
+from .. import files
 from ..errors import NODE_NOT_READY, CniError
 
 FORWARDING = {2: "net.ipv4.ip_forward", 10: "net.ipv6.conf.all.forwarding"}
@@ -13,14 +14,8 @@ FORWARDING = {2: "net.ipv4.ip_forward", 10: "net.ipv6.conf.all.forwarding"}
 
 def read(key: str) -> str | None:
     """The value without its newline, or None when this kernel has no such setting."""
-    try:
-        descriptor = posix.open(_path(key), posix.O_RDONLY | posix.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        return posix.read(descriptor, 4096).decode().strip()
-    finally:
-        posix.close(descriptor)
+    content = files.read(_path(key))
+    return None if content is None else content.decode().strip()
 
 
 def write(key: str, value: str) -> None:

@@ -50,25 +50,9 @@ def test_run(
     struct.pack_into("=I", context, GSO_SIZE, gso[1])
     data_in, data_out = syscall.Buffer(packet), syscall.Buffer(ROOM)
     context_in, context_out = syscall.Buffer(bytes(context)), syscall.Buffer(CONTEXT_BYTES)
-    attributes = syscall.Buffer(
-        ATTRIBUTES.pack(
-            program,
-            0,
-            len(packet),
-            ROOM,
-            data_in.address,
-            data_out.address,
-            repeat,
-            0,
-            CONTEXT_BYTES,
-            CONTEXT_BYTES,
-            context_in.address,
-            context_out.address,
-            0,
-            0,
-            0,
-        )
-    )
+    sizes_and_packets = (program, 0, len(packet), ROOM, data_in.address, data_out.address, repeat, 0)
+    contexts = (CONTEXT_BYTES, CONTEXT_BYTES, context_in.address, context_out.address, 0, 0, 0)
+    attributes = syscall.Buffer(ATTRIBUTES.pack(*sizes_and_packets, *contexts))
     syscall.call("bpf", PROG_TEST_RUN, attributes.address, ATTRIBUTES.size)
     _, verdict, _, size_out, _, _, _, duration, *_ = ATTRIBUTES.unpack(attributes.data)
     return Ran(

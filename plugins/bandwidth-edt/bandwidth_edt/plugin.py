@@ -11,7 +11,7 @@ from bandwidth_edt.config import Config, Limit
 from bandwidth_edt.shaper import EGRESS, INGRESS, NAMES, OBJECT, PLUGIN, Shaper, hook_of
 from bpf import bpffs, loader, records
 from bpf.records import Record, Records
-from cni import result
+from cni import files, result
 from cni.errors import CHECK_FAILED, INVALID_CONFIG, NOT_READY, UNKNOWN_CONTAINER, UNSUPPORTED_FIELD, CniError
 from cni.identity import Attachment, fnv1a_64
 from cni.net import ipaddr, link, netns
@@ -210,19 +210,7 @@ def _kernel_has_fq() -> bool | None:
     if bpffs.exists("/sys/module/sch_fq"):
         return True
     modules = f"/lib/modules/{posix.uname().release}"
-    known = [text for name in ("modules.builtin", "modules.dep") if (text := _read(f"{modules}/{name}")) is not None]
+    known = [
+        text for name in ("modules.builtin", "modules.dep") if (text := files.read(f"{modules}/{name}")) is not None
+    ]
     return any(b"/sch_fq.ko" in text for text in known) if known else None
-
-
-def _read(path: str) -> bytes | None:
-    try:
-        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        chunks = []
-        while chunk := posix.read(descriptor, 1 << 20):
-            chunks.append(chunk)
-        return b"".join(chunks)
-    finally:
-        posix.close(descriptor)

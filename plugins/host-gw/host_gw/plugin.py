@@ -49,8 +49,8 @@ class HostGw:
         with Undo() as undo:
             owned.claim(attachment, record)
             undo.callback(owned.remove, attachment.key, attachment.network_key)
-            undo.callback(ipam.release, request, conf)
             allotted = ipam.add(request, conf)
+            undo.callback(ipam.release, request, conf)
             wire = Wire(attachment, allotted)
             sysctl.require_forwarding(wire.families)
             host_link = _make_veth(host, record.host_name, mtu, attachment, wire, pod)

@@ -7,7 +7,7 @@ under one lock, so that a leaving last pod and a coming first one do not meet ha
 
 from __future__ import annotations
 
-from bpf import bpffs, loader
+from bpf import bpffs, loader, records
 from bpf.attach import Hook
 from bpf.loader import Object
 from bpf.maps import Map
@@ -27,6 +27,8 @@ OBJECT = Object(
     ("nic_in", "nic_out", "pod_in", "pod_out"),
 )
 _U32 = layout.U32
+_UNTRACKED = 1
+"""Bit of NETWORK's flags; the programs do not look at it."""
 
 
 class Network:
@@ -44,10 +46,15 @@ class Network:
         self.uplinks = uplinks
         self.untracked = sorted({*config.non_masquerade, *((uplink.address, 32) for uplink in uplinks)})
 
-    def value(self) -> bytes:
-        """With a hash of all that is synchronised, so that the next ADD sees at one look that nothing changed."""
+    def value(self, untracked: bool) -> bytes:
+        """With a hash of all that is synchronised, so that the next ADD sees at one look that nothing changed.
+
+        untracked: the kernel took our nft table, so CHECK may ask for it.
+        """
         said = [f"{ipaddr.text_of(network)}/{length}" for network, length in self.untracked]
-        return layout.NETWORK.pack(*self.ports, 0, fnv1a_64(" ".join([f"{self.ports}", *said])))
+        return layout.NETWORK.pack(
+            *self.ports, _UNTRACKED if untracked else 0, fnv1a_64(" ".join([f"{self.ports}", *said]))
+        )
 
 
 def network_number(name: str) -> int:
@@ -102,20 +109,26 @@ def join(host: Socket, network: Network, pod: Pod) -> None:
         maps = Maps()
         if loaded:
             _renew_pods(host, maps)
-        _put_network(maps, network)
+        untracked = notrack.ensure(network.untracked)
+        _put_network(maps, network, untracked)
         for uplink in network.uplinks:
             maps.uplinks.put(_U32.pack(uplink.index), layout.UPLINK.pack(uplink.address))
             for hook in nic_hooks(uplink.index):
                 hook.attach(host)
-        if notrack.ensure(network.untracked):
+        if untracked:
             notrack.set_nomasq(_all_untracked(maps))
-            if pod.leaves_by_output:
-                notrack.add_pod(pod.addresses)
+            notrack.add_pod(_leaving_by_output() - notrack.pods() if pod.leaves_by_output else ())
         value = layout.POD.pack(network.number, pod.host_ifindex, pod.key)
         for packed in pod.addresses:
             maps.pods.put(packed, value)
     for hook in pod.hooks():
         hook.attach(host)
+
+
+def _leaving_by_output() -> set[bytes]:
+    """Of all pods, not just the one that comes: somebody may have flushed the whole ruleset, our set with it."""
+    owned = records.open_or_create(PLUGIN)
+    return {packed for _, _, record in owned.items() if record.number for packed in record.addresses}
 
 
 def _renew_pods(host: Socket, maps: Maps) -> None:
@@ -159,20 +172,22 @@ def faults(host: Socket, network: Network, pod: Pod) -> list[str]:
     for packed in pod.addresses:
         if maps.pods.get(packed) != value:
             found.append(f"{ipaddr.text_of(packed)} is not known to the programs as this pod's")
-    if maps.networks.get(_U32.pack(network.number)) != network.value():
+    settings = maps.networks.get(_U32.pack(network.number)) or bytes(layout.NETWORK.size)
+    untracked = bool(layout.NETWORK.unpack(settings)[2] & _UNTRACKED)
+    if settings != network.value(untracked):
         found.append("the network's ports or nonMasqueradeCIDRs in force are not those of its configuration")
     for uplink in network.uplinks:
         if maps.uplinks.get(_U32.pack(uplink.index)) != layout.UPLINK.pack(uplink.address):
             found.append(f"uplink {uplink.name} translates to another address than {ipaddr.text_of(uplink.address)}")
         found += [f"uplink {uplink.name} {fault}" for hook in nic_hooks(uplink.index) if (fault := hook.fault(host))]
     found += [f"the pod's veth {fault}" for hook in pod.hooks() if (fault := hook.fault(host))]
-    fault = notrack.fault(pod.addresses if pod.leaves_by_output else ()) if notrack.exists() else ""
+    fault = notrack.fault(pod.addresses if pod.leaves_by_output else ()) if untracked else ""
     return [*found, fault] if fault else found
 
 
-def _put_network(maps: Maps, network: Network) -> None:
+def _put_network(maps: Maps, network: Network, untracked: bool) -> None:
     """First the exceptions, then the value that tells that they are in: a kill in between has the next ADD repeat."""
-    key, value = _U32.pack(network.number), network.value()
+    key, value = _U32.pack(network.number), network.value(untracked)
     if maps.networks.get(key) == value:
         return
     wanted = {layout.pack_nomasq(network.number, packed, length) for packed, length in network.untracked}
