@@ -4,9 +4,11 @@
     @pytest.mark.feature("ipvlan l2")      a row of the table feature x kernel
     @pytest.mark.needs("ipvlan", "fq")     kernel features, probed by behaviour
 
+    @pytest.mark.once                      what it shows does not depend on the kernel: one that can run it is enough
+
 A test whose needs the running kernel lacks is deselected and counted as absent. The counts go to a JSON file,
-{"kernel": release, "features": {name: {"passed": n, "failed": n, "absent": n}}}, which `python -m tests.kernels table`
-merges over all kernels; there a row in which no kernel passed is an error.
+{"kernel": release, "features": {name: {"passed": n, "failed": n, "absent": n}}, "once": [ids that passed]}, which
+`python -m tests.kernels table` merges over all kernels; there a row in which no kernel passed is an error.
 """
 
 from __future__ import annotations
@@ -36,14 +38,17 @@ class Recorder:
         self.lacking: collections.Counter[str] = collections.Counter()
         self.features_of: dict[str, list[str]] = {}
         self.passed: dict[str, bool] = {}
+        self.once: set[str] = set()
 
-    def select(self, items: list[pytest.Item], only_features: bool) -> list[pytest.Item]:
-        """The items that can run here; the others are recorded as absent."""
+    def select(self, items: list[pytest.Item], only_features: bool, done: set[str]) -> list[pytest.Item]:
+        """The items that can run here; the others are recorded as absent. `done`: those of `once` that are."""
         kept = []
         for item in items:
             features = names(item, "feature")
-            if only_features and not features:
+            if (only_features and not features) or item.nodeid in done:
                 continue
+            if item.get_closest_marker("once"):
+                self.once.add(item.nodeid)
             missing = [need for need in names(item, "needs") if not probes.has(need)]
             self.lacking.update(missing)
             for feature in features:
@@ -68,7 +73,16 @@ class Recorder:
             for feature in self.features_of.get(node, []):
                 counts[feature]["passed" if passed else "failed"] += 1
         keys = ("passed", "failed", "absent")
-        return {"kernel": kernel, "features": {f: {k: counts[f][k] for k in keys} for f in sorted(counts)}}
+        features = {f: {k: counts[f][k] for k in keys} for f in sorted(counts)}
+        return {"kernel": kernel, "features": features, "once": sorted(n for n in self.once if self.passed.get(n))}
+
+
+def done_elsewhere() -> set[str]:
+    """Tests marked `once` that passed on another kernel in this same run of everything, see tests/kernels."""
+    if "BYPATH_ONCE" not in os.environ:
+        return set()
+    results = pathlib.Path(os.environ["BYPATH_FEATURES_DIR"]).glob("*.json")
+    return {name for result in results for name in json.loads(result.read_text()).get("once", [])}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,6 +98,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "feature(name, ...): rows of the table feature x kernel that the test proves")
+    config.addinivalue_line("markers", "once: shows nothing of the kernel, so that one kernel is enough")
     config.addinivalue_line("markers", "needs(feature, ...): kernel features without which the test is deselected")
     config.stash[FEATURES] = Recorder()
 
@@ -91,7 +106,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     try:
-        kept = config.stash[FEATURES].select(items, config.getoption("--only-features"))
+        kept = config.stash[FEATURES].select(items, config.getoption("--only-features"), done_elsewhere())
     except probes.UnknownFeature as error:
         raise pytest.UsageError(str(error)) from error
     chosen = set(map(id, kept))

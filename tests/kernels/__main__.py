@@ -28,7 +28,7 @@ def say(text: str) -> None:
 
 def environment() -> dict[str, str]:
     """What the tests are told, here and in a machine."""
-    passed = {name: os.environ[name] for name in ("BYPATH_DIST", "CI") if name in os.environ}
+    passed = {name: os.environ[name] for name in ("BYPATH_DIST", "BYPATH_ONCE", "CI") if name in os.environ}
     return passed | {"BYPATH_FEATURES_DIR": str(FEATURES)}
 
 
@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> bool:
 def test(args: argparse.Namespace) -> bool:
     """Everything, and the table over it."""
     shutil.rmtree(FEATURES, ignore_errors=True)
+    os.environ["BYPATH_ONCE"] = "1"
     passed = native(args)
     passed &= run(args)
     return show() and passed

@@ -23,7 +23,9 @@ probes.SCRIPTS.update({"everywhere": "true", "nowhere": "false"})
 Features = dict[str, dict[str, int]]
 
 
-def run(directory: pathlib.Path, tests: str, *options: str) -> tuple[subprocess.CompletedProcess[str], Features]:
+def run(
+    directory: pathlib.Path, tests: str, *options: str, **more: str
+) -> tuple[subprocess.CompletedProcess[str], Features]:
     """pytest over one file of tests, and the features that it recorded."""
     (directory / "conftest.py").write_text(PROBES)
     (directory / "pytest.ini").write_text("[pytest]\naddopts = -p tests.features --strict-markers\n")
@@ -31,7 +33,7 @@ def run(directory: pathlib.Path, tests: str, *options: str) -> tuple[subprocess.
         f"import pytest\nfeature, needs = pytest.mark.feature, pytest.mark.needs\n{tests}"
     )
     argv = [sys.executable, "-m", "pytest", "--features-json", "out.json", "-p", "no:cacheprovider", *options]
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), **more}
     done = subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True, check=False)
     out = directory / "out.json"
     return done, json.loads(out.read_text())["features"] if out.exists() else {}
@@ -76,6 +78,19 @@ def test_only_features_leaves_the_other_tests_out(tmp_path: pathlib.Path) -> Non
     done, features = run(tmp_path, tests, "--only-features")
     assert done.returncode == 0, done.stdout
     assert features == {"a": counts(passed=1)}
+
+
+def test_a_test_for_one_kernel_is_left_out_only_where_it_passed_on_another(tmp_path: pathlib.Path) -> None:
+    tests = '@feature("a")\n@pytest.mark.once\ndef test_once(): pass\n@feature("a")\ndef test_always(): pass\n'
+    (tmp_path / "results").mkdir()
+    where = {"BYPATH_FEATURES_DIR": str(tmp_path / "results")}
+    for seen, passed in ([], 2), (["test_it.py::test_other"], 2), (["test_it.py::test_once"], 1):
+        (tmp_path / "results/other.json").write_text(json.dumps({"kernel": "1", "features": {}, "once": seen}))
+        done, features = run(tmp_path, tests, **where, BYPATH_ONCE="1")
+        assert done.returncode == 0, done.stdout
+        assert features == {"a": counts(passed=passed)}
+    _, features = run(tmp_path, tests, **where)
+    assert features == {"a": counts(passed=2)}, "only a run of everything leaves anything out"
 
 
 def test_a_need_without_a_probe_is_refused_by_name(tmp_path: pathlib.Path) -> None:

@@ -75,9 +75,9 @@ class Lab:
             yield cls(fabric)
 
     def remove_pods(self) -> None:
-        """The namespaces of pods that a test made, and with them what a failed test left in these."""
+        """The namespaces of pods that a test made, and what a failed test left for the next one to stumble over."""
         for node in self.nodes:
-            node.run(["ip", "-all", "netns", "delete"])
+            node.run("ip -all netns delete; rm -rf /sys/fs/bpf/bypath /var/lib/cni/networks")
 
 
 def install_ipam(node: Node) -> None:
@@ -121,6 +121,12 @@ class Pod:
     def link(self, name: str = "eth0") -> Json:
         """What `ip` knows of a device in the pod, its addresses included."""
         return dict(json.loads(self.run(["ip", "-j", "-d", "address", "show", "dev", name]))[0])
+
+    @property
+    def setting(self) -> str:
+        """Mode and flag of eth0 as the kernel has them, such as "l2 bridge"."""
+        data = self.link()["linkinfo"]["info_data"]
+        return " ".join([data["mode"], *(flag for flag in ("bridge", "private", "vepa") if data.get(flag))])
 
     def device_names(self) -> list[str]:
         return sorted(link["ifname"] for link in json.loads(self.run(["ip", "-j", "link"])))

@@ -29,6 +29,7 @@ from tests.plugins.rooms import (
     without_node_pins,
 )
 
+pytestmark = pytest.mark.once
 KERNEL = pytest.mark.feature("error table")
 VERSION, FIELD, CONTAINER, ENV, IO, DECODE, CONFIG = range(1, 8)
 LACKS, NODE = 100, 101

@@ -144,6 +144,7 @@ def test_a_node_that_does_not_forward_gets_no_pod_and_is_told_the_command(room: 
     room.node.sysctl("net.ipv4.ip_forward", 1)
 
 
+@pytest.mark.once
 def test_an_interface_that_exists_is_refused_and_left_as_it_was(room: Room) -> None:
     room.node.pod_run("p1", "ip link add eth0 type veth peer name other; ip address add 203.0.113.1/24 dev eth0")
     failure = failure_of(room.cni(HOST_GW).add, conf_for(HOST_GW), "c1", room.netns)
@@ -153,6 +154,7 @@ def test_an_interface_that_exists_is_refused_and_left_as_it_was(room: Room) -> N
     room.node.pod_run("p1", "ip link del eth0")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("netns", ["/run/netns/p1", "/run/netns/p2"])
 def test_a_second_add_of_the_same_attachment_is_refused_and_the_first_pod_undisturbed(room: Room, netns: str) -> None:
     conf, cni = conf_for(HOST_GW), room.cni(HOST_GW)
@@ -183,6 +185,7 @@ def test_an_ipv6_address_is_usable_at_once(room: Room) -> None:
     cni.delete(conf, "c1", room.netns)
 
 
+@pytest.mark.once
 def test_routes_of_ipam_take_the_place_of_the_default_route(room: Room) -> None:
     wanted: list[dict[str, Any]] = [
         {"dst": "10.96.5.7/12", "mtu": 1300, "priority": 50, "advmss": 1200},
@@ -207,6 +210,7 @@ def test_routes_of_ipam_take_the_place_of_the_default_route(room: Room) -> None:
     cni.delete(conf, "c1", room.netns)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("prefix", ["v", "abcdef", "bp-x"])
 def test_the_hosts_veth_begins_with_the_configured_prefix_and_del_needs_no_prefix(room: Room, prefix: str) -> None:
     conf, cni = conf_for(HOST_GW, hostVethPrefix=prefix), room.cni(HOST_GW)
@@ -215,6 +219,7 @@ def test_the_hosts_veth_begins_with_the_configured_prefix_and_del_needs_no_prefi
     cni.delete(conf_for(HOST_GW), "c1", room.netns)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("conf", [{"hostVethPrefix": ""}, {"hostVethPrefix": "seven77"}, {"hostVethPrefix": "a/b"},
                                   {"hostVethPrefix": 5}, {"mtu": 67}, {"mtu": 65536}, {"mtu": "1500"}, {"mtu": 1500.5},
                                   {"mtu": True}, {"source": "kubernetes"}], ids=str)  # fmt: skip
@@ -223,6 +228,7 @@ def test_a_value_that_cannot_be_meant_is_refused_by_its_key(room: Room, conf: Js
     assert failure.code == 7 and failure.msg.startswith(f"{next(iter(conf))}:")
 
 
+@pytest.mark.once
 def test_dns_of_ipam_is_told_to_the_runtime(room: Room) -> None:
     dns = {"nameservers": ["10.96.0.10"], "search": ["svc.example"], "options": ["ndots:5"]}
     conf, cni = conf_for(HOST_GW, ipam={"type": "lab-ipam", "dns": dns}), room.cni(HOST_GW)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.plugins.rooms import HOST_GW, Room, conf_for, failure_of, with_prev
 
-pytestmark = pytest.mark.feature("host-gw")
+pytestmark = [pytest.mark.feature("host-gw"), pytest.mark.once]
 
 DAMAGES = {
     "the pod's address": ("p1", "ip address del 10.244.1.2/32 dev eth0", "10.244.1.2/32"),

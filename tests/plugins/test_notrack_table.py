@@ -22,7 +22,7 @@ from tests.lab.inside import inside
 from tests.lab.node import Node
 from tests.lab.residue import remember, residue
 
-pytestmark = [pytest.mark.feature("snat notrack"), pytest.mark.needs("nf_tables", "conntrack")]
+pytestmark = [pytest.mark.feature("snat notrack"), pytest.mark.needs("nf_tables", "conntrack"), pytest.mark.once]
 
 NODE_NETWORK = [(socket.inet_aton("192.0.2.0"), 24)]
 

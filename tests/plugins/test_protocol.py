@@ -26,7 +26,7 @@ from tests.plugins.rooms import (
     without_node_pins,
 )
 
-pytestmark = pytest.mark.feature("protocol")
+pytestmark = [pytest.mark.feature("protocol"), pytest.mark.once]
 # A kernel without the device that a plugin makes cannot try it; there is no other list of plugins here.
 INTERFACES = [
     pytest.param(executable, marks=[pytest.mark.needs("ipvlan")] if "ipvlan" in executable else [])

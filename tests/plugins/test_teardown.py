@@ -11,7 +11,7 @@ from tests.lab import ipam
 from tests.lab.executable import Json
 from tests.plugins.rooms import EXECUTABLES, HOST_GW, HOST_LOCAL, VERSIONS, Room, conf_for, failure_of, with_prev
 
-pytestmark = pytest.mark.feature("protocol")
+pytestmark = [pytest.mark.feature("protocol"), pytest.mark.once]
 NOWHERE = {
     "unset": None, "empty": "", "gone": "/run/netns/gone", "a plain file": "/var/lib/bypath-test/plain",
     "bytes": "/run/netns/\udcff", "another kind": "/proc/self/ns/pid", "the host's own": "/proc/self/ns/net",
