@@ -12,7 +12,7 @@ import errno
 import posix
 from _struct import Struct
 
-from cni.errors import CONFLICT, IO_FAILURE, TRY_AGAIN_LATER, CniError
+from cni.errors import CONFLICT, IO_FAILURE, TRY_AGAIN_LATER, UNKNOWN_CONTAINER, CniError
 from cni.identity import Attachment, fnv1a_64
 
 from . import bpffs, command, pins
@@ -208,6 +208,15 @@ def open_if_any(plugin: str) -> Records | None:
         return Records(plugin)
     except FileNotFoundError:
         return None
+
+
+def required(plugin: str, attachment: Attachment) -> Record:
+    """For CHECK. Raises CniError(UNKNOWN_CONTAINER) when no ADD of this boot made the attachment."""
+    owned = open_if_any(plugin)
+    record = owned.get(attachment) if owned else None
+    if record is None:
+        raise CniError(UNKNOWN_CONTAINER, f"no record of {attachment.alias}: its ADD did not run since boot")
+    return record
 
 
 def stale(records: Records, conf: NetConf) -> list[tuple[int, Record]]:

@@ -12,7 +12,7 @@ from bandwidth_edt.shaper import EGRESS, INGRESS, NAMES, OBJECT, PLUGIN, Shaper,
 from bpf import bpffs, loader, records
 from bpf.records import Record, Records
 from cni import files, result
-from cni.errors import CHECK_FAILED, INVALID_CONFIG, NOT_READY, UNKNOWN_CONTAINER, UNSUPPORTED_FIELD, CniError
+from cni.errors import CHECK_FAILED, INVALID_CONFIG, NOT_READY, UNSUPPORTED_FIELD, CniError
 from cni.identity import Attachment, fnv1a_64
 from cni.net import ipaddr, link, netns
 from cni.net.netlink import Socket
@@ -78,12 +78,9 @@ class BandwidthEdt:
         previous = result.required_prev(conf)
         limits = self._limits()
         attachment = Attachment.of(request, conf.name)
-        owned = records.open_if_any(PLUGIN)
-        record = owned.get(attachment) if owned else None
-        if not limits and record is None:
+        if not limits:
             return
-        if record is None:
-            raise CniError(UNKNOWN_CONTAINER, f"no record of {attachment.alias}: its ADD did not run since boot")
+        record = records.required(PLUGIN, attachment)
         faults = _map_faults(record, limits, _addresses(previous, request))
         for direction in limits:
             faults += _device_faults(pod, record, attachment.key, direction)

@@ -8,7 +8,7 @@ import errno
 from bpf import records
 from bpf.records import Record, Records
 from cni import ipam, result
-from cni.errors import CHECK_FAILED, CONFLICT, INVALID_CONFIG, NOT_READY, UNKNOWN_CONTAINER, CniError
+from cni.errors import CHECK_FAILED, CONFLICT, INVALID_CONFIG, NOT_READY, CniError
 from cni.identity import Attachment, fnv1a_64
 from cni.net import ipaddr, link, sysctl
 from cni.net.link import Link
@@ -79,10 +79,7 @@ class HostGw:
 
     def check(self, request: Request, conf: NetConf, pod: NetNs) -> None:
         attachment = Attachment.of(request, conf.name)
-        owned = records.open_if_any(PLUGIN)
-        record = owned.get(attachment) if owned else None
-        if record is None:
-            raise CniError(UNKNOWN_CONTAINER, f"no record of {attachment.alias}: its ADD did not run since boot")
+        record = records.required(PLUGIN, attachment)
         ipam.check(request, conf)
         final = result.of_prev(conf) or result.empty()
         wire = Wire(attachment, _allotted_part(final, request))

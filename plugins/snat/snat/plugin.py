@@ -6,7 +6,7 @@ from __future__ import annotations
 from bpf import bpffs, records
 from bpf.records import Record, Records
 from cni import result
-from cni.errors import CHECK_FAILED, NOT_READY, UNKNOWN_CONTAINER, CniError
+from cni.errors import CHECK_FAILED, NOT_READY, CniError
 from cni.identity import Attachment, fnv1a_64
 from cni.net import ipaddr, link
 from cni.net.netlink import Socket
@@ -67,10 +67,7 @@ class Snat:
         if not addresses:
             return
         attachment = Attachment.of(request, conf.name)
-        owned = records.open_if_any(PLUGIN)
-        record = owned.get(attachment) if owned else None
-        if record is None:
-            raise CniError(UNKNOWN_CONTAINER, f"no record of {attachment.alias}: its ADD did not run since boot")
+        record = records.required(PLUGIN, attachment)
         host = Socket()
         network = Network(conf.name, self._config, uplink.find(host, self._config.uplinks))
         faults = node.faults(host, network, _pod_of(attachment.key, record))
