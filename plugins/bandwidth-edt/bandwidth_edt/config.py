@@ -54,9 +54,16 @@ class Config:
         enforce = netconf.optional_choice(conf.raw, "enforce", ("pod", "nic", "both"), "pod")
         if enforce != "pod":
             raise CniError(UNSUPPORTED_FIELD, f'enforce: "{enforce}" is not supported by this version; use "pod"')
-        annotated = netconf.optional_object(conf.runtime_config, "bandwidth")
+        annotated = _in_our_case(netconf.optional_object(conf.runtime_config, "bandwidth"))
         self.egress = _limit(conf.raw, annotated, "egress")
         self.ingress = _limit(conf.raw, annotated, "ingress")
+
+
+def _in_our_case(annotated: dict[str, Any]) -> dict[str, Any]:
+    """containerd writes EgressRate where the convention says egressRate (its go-cni has no JSON names for these
+    fields), which a decoder in Go does not notice: it takes keys in any case."""
+    spelled = {key.lower(): key for key in KEYS}
+    return {spelled.get(key.lower(), key): value for key, value in annotated.items()}
 
 
 def _limit(raw: dict[str, Any], annotated: dict[str, Any], direction: str) -> Limit | None:
