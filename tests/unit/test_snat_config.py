@@ -71,7 +71,8 @@ def test_networks_lose_their_host_bits_and_repeats_and_ipv6_ones_are_passed_over
 @pytest.mark.parametrize(
     "keys",
     [{"uplinks": []}, {"uplinks": ["a/b"]}, {"uplinks": [""]}, {"uplinks": "eth0"},
-     {"nonMasqueradeCIDRs": ["10.0.0.0"]}, {"nonMasqueradeCIDRs": ["10.0.0.0/33"]}, {"nonMasqueradeCIDRs": [7]}, {"portRange": 7}],
+     {"nonMasqueradeCIDRs": ["10.0.0.0"]}, {"nonMasqueradeCIDRs": ["10.0.0.0/33"]}, {"nonMasqueradeCIDRs": [7]},
+     {"portRange": 7}],
     ids=str,
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_by_its_key(node: dict[str, str], keys: dict[str, Any]) -> None:
