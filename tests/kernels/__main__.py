@@ -116,7 +116,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--refresh", action="store_true", help="look for a newer kernel package than the cached one")
     parser.add_argument(
-        "--timeout", type=float, default=2400, help="seconds for one machine, from its start (%(default)s)"
+        "--timeout", type=float, default=4200, help="seconds for one machine, from its start (%(default)s)"
     )
     parser.add_argument("--memory", type=int, default=4096, help="MiB for the machine (%(default)s)")
     parser.add_argument("--cpus", type=int, default=2, help="CPUs of the machine (%(default)s)")

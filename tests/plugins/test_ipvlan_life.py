@@ -158,8 +158,8 @@ def test_del_removes_ours_whatever_the_runtime_still_knows(node: Node) -> None:
     pod.add(conf)
     node.del_pod_netns("pod1")
     stranger = Pod(node, "pod1")
-    node.run("ip link add link eth0 name eth0 netns pod1 type ipvlan mode l2")
-    stranger.run("ip link set eth0 alias somebody-elses")
+    node.run("ip link add link eth0 name ipv0 netns pod1 type ipvlan mode l2")
+    stranger.run("ip link set ipv0 name eth0 alias somebody-elses")
     for _ in range(2):
         pod.delete()
     assert stranger.device_names() == ["eth0", "lo"] and residue(node) == []
@@ -169,7 +169,8 @@ def test_gc_reaps_what_the_runtime_does_not_list(node: Node) -> None:
     kept, lost, reused = (Pod(node, f"pod{number}").add(l2()) for number in (1, 2, 3))
     node.del_pod_netns("pod3")
     stranger = Pod(node, "pod3")
-    node.run("ip link add link eth0 name eth0 netns pod3 type ipvlan mode l2")
+    node.run("ip link add link eth0 name ipv0 netns pod3 type ipvlan mode l2")
+    stranger.run("ip link set ipv0 name eth0")
     kept.cni.gc(l2())
     lost.check()
     kept.cni.gc(l2(), [("pod1", "eth0")])

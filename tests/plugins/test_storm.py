@@ -21,7 +21,7 @@ from tests.lab.residue import missing, residue
 from tests.plugins import runtime_driver
 from tests.plugins.rooms import EXECUTABLES, HOST_GW, HOST_LOCAL, Room, conf_for
 
-pytestmark = pytest.mark.feature("storm")
+pytestmark = [pytest.mark.feature("storm"), pytest.mark.once]
 
 EMULATED = "TCG" in Path("/proc/cpuinfo").read_text()
 PODS = int(os.environ.get("BYPATH_STORM", "20" if EMULATED else "100"))

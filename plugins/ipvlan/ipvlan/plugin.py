@@ -52,9 +52,9 @@ class Ipvlan:
             wanted = Layout(chosen.setting.mode, allotted)
             wanted.refuse_mtu(mtu)
             wanted.refuse_subnets(below.name, address.list_of(socket, below.index))
-            slave.create(socket, below, pod, request.ifname, chosen.setting, mtu)
-            undo.callback(slave.undo_create, pod, request.ifname)
-            made = slave.set_up(pod, attachment, wanted, chosen.setting.mode)
+            made = slave.create(socket, pod, attachment, below, chosen.setting, mtu)
+            undo.callback(link.remove, pod.rtnetlink(), made.index, made.name)
+            slave.set_up(pod, made, wanted)
             undo.pop_all()
         outcome = result.of_prev(conf) or result.empty()
         interface = outcome.add_interface(made.name, link.mac_text(made.mac), request.netns, made.mtu)
@@ -70,7 +70,7 @@ class Ipvlan:
         record.host_ifindex = port.master.index
         record.number = self._config.setting.number(self._config.in_container)
         with bpffs.Lock(PLUGIN):
-            port.refuse_other(self._config.setting, owned, everywhere=True)
+            port.claim(self._config.setting, owned)
             owned.claim(attachment, record)
 
     def delete(self, request: Request, conf: NetConf, pod: NetNs | None) -> None:
@@ -78,7 +78,7 @@ class Ipvlan:
         owned = records.open_if_any(PLUGIN)
         record = owned.get(attachment) if owned else None
         attempts = Attempts()
-        attempts.run(slave.remove_ours, pod, request.ifname, attachment.alias, record)
+        attempts.run(slave.remove_ours, pod, attachment, record)
         if conf.ipam:
             attempts.run(ipam.release, request, conf)
         attempts.finish()
@@ -120,7 +120,7 @@ class Ipvlan:
                 below = master.find(socket, self._config)
                 master.mtu_on(below, self._config)
                 port = Port(socket, below, None)
-                port.refuse_other(self._config.setting, records.open_if_any(PLUGIN), everywhere=False)
+                port.refuse_other(self._config.setting, records.open_if_any(PLUGIN))
             slave.require_kernel(socket)
             ipam.status(request, conf)
         except CniError as error:
@@ -138,8 +138,7 @@ class Ipvlan:
 
 
 def _reap(request: Request, conf: NetConf, owned: Records, key: int, record: Record) -> None:
-    alias = Attachment(conf.name, record.container_id, record.ifname).alias
-    slave.remove_ours(None, record.ifname, alias, record)
+    slave.remove_ours(None, Attachment(conf.name, record.container_id, record.ifname), record)
     if conf.ipam and record.container_id:
         ipam.release_other(request, conf, record.container_id, record.ifname)
     owned.remove(key, fnv1a_64(conf.name))

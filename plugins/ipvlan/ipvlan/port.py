@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import posix
 
+from bpf import command
 from bpf.records import Record, Records
 from cni.errors import INVALID_CONFIG, CniError
 from cni.net import link
@@ -73,27 +74,47 @@ class Port:
         self.master = master
         self.netns_inode = pod.inode if pod else 0
 
-    def refuse_other(self, wanted: Setting, owned: Records | None, *, everywhere: bool) -> None:
+    def claim(self, wanted: Setting, owned: Records) -> None:
         """Raises CniError(INVALID_CONFIG) when the master's slaves have another mode or flag than `wanted`.
 
-        With `everywhere` the namespaces of all processes are searched, but only when the records leave a doubt.
+        The caller holds the lock until its own record is written. All network namespaces are searched, but only when
+        the records leave a doubt.
         """
-        for slave in self.slaves_seen_by(self.socket):
-            self._refuse_unless_equal(Setting.of_slave(slave), wanted, slave.name)
+        self._refuse_visible(wanted)
         known = next(self._records(owned), None)
-        if known and Setting.of_number(known.number) == wanted:
+        if known and Setting.of_number(known[1].number) == wanted:
             # By this very rule all records of one master are alike.
             return
-        for record in self._records(owned):
-            if _lives(record):
-                who = f"container {record.container_id or record.netns_path}"
-                self._refuse_unless_equal(Setting.of_number(record.number), wanted, who)
-        # The pod's own devices are among its master's slaves, as far as CNI makes them.
-        if everywhere and not self.netns_inode:
+        vanished = self._refuse_recorded(wanted, owned)
+        # A master inside a pod has its slaves there too, as far as CNI makes them.
+        if not self.netns_inode:
             from ipvlan import search
 
             for slave, place in search.all_namespaces(self.slaves_seen_by):
                 self._refuse_unless_equal(Setting.of_slave(slave), wanted, f"{slave.name} in {place}")
+        for key, record in vanished:
+            _disown(owned, key, record)
+
+    def refuse_other(self, wanted: Setting, owned: Records | None) -> None:
+        """As `claim`, without effect and without the search."""
+        self._refuse_visible(wanted)
+        if owned:
+            self._refuse_recorded(wanted, owned)
+
+    def _refuse_visible(self, wanted: Setting) -> None:
+        for slave in self.slaves_seen_by(self.socket):
+            self._refuse_unless_equal(Setting.of_slave(slave), wanted, slave.name)
+
+    def _refuse_recorded(self, wanted: Setting, owned: Records) -> list[tuple[bytes, Record]]:
+        """The records that contradict but belong to pods that went without DEL."""
+        vanished = []
+        for key, record in self._records(owned):
+            if Setting.of_number(record.number) != wanted and not _lives(record):
+                vanished.append((key, record))
+                continue
+            who = f"container {record.container_id or record.netns_path}"
+            self._refuse_unless_equal(Setting.of_number(record.number), wanted, who)
+        return vanished
 
     def slaves_seen_by(self, socket: Socket) -> list[Link]:
         """The master's slaves in the namespace of `socket`. A slave has its master's MAC and cannot have another."""
@@ -103,14 +124,12 @@ class Port:
             if slave.parent == self.master.index and slave.mac == self.master.mac
         ]
 
-    def _records(self, owned: Records | None) -> Iterator[Record]:
-        if owned is None:
-            return
-        for _, value in owned._map.items():
+    def _records(self, owned: Records) -> Iterator[tuple[bytes, Record]]:
+        for key, value in owned._map.items():
             record = Record.unpack(value)
             inside = record.netns_inode if record.number & _IN_CONTAINER else 0
             if record.host_ifindex == self.master.index and inside == self.netns_inode:
-                yield record
+                yield key, record
 
     def _refuse_unless_equal(self, found: Setting, wanted: Setting, who: str) -> None:
         if found != wanted:
@@ -119,6 +138,16 @@ class Port:
                 f"master: {self.master.name} serves ipvlan devices of {found} ({who}), and one of {wanted} would "
                 "change all; give this network the same mode and flag, or another master such as a VLAN of its own",
             )
+
+
+def _disown(owned: Records, key: bytes, record: Record) -> None:
+    """A record without a pod no longer speaks for its master; DEL and GC still find all else in it."""
+    record.host_ifindex = 0
+    try:
+        owned._map.put(key, record.pack(), command.BPF_EXIST)
+    except FileNotFoundError:
+        # Its DEL has come after all.
+        return
 
 
 def _lives(record: Record) -> bool:

@@ -23,22 +23,35 @@ if TYPE_CHECKING:
 _ENOTSUPP = 524
 """The kernel's own number, without a name outside: ipvlan_l3s_register() of a kernel without CONFIG_IPVLAN_L3S."""
 _NO_MODE = 0xFFFF
+_PREFIX = "bp"
 
 
-def create(socket: Socket, master: Link, pod: NetNs, ifname: str, setting: Setting, mtu: int) -> None:
-    """Make the slave in the pod, down, under its final name. `socket` is in the master's namespace: IFLA_LINK is
-    looked up in the namespace of the socket that asks (rtnl_newlink()), whatever the slave's own is."""
-    message = link.new_ipvlan(ifname, master.index, setting.mode, setting.flags, mtu, pod.descriptor)
+def create(socket: Socket, pod: NetNs, attachment: Attachment, master: Link, setting: Setting, mtu: int) -> Link:
+    """Make the slave, down, straight in the pod. `socket` is in the master's namespace.
+
+    It is called by the attachment's own name until it gets its final one, which the node's eth0 may have too; whoever
+    is killed in between leaves a device that DEL knows by that name.
+    """
+    first_name = attachment.device_name(_PREFIX)
     try:
-        socket.ask(message)
+        socket.ask(link.new_ipvlan(first_name, master.index, setting.mode, setting.flags, mtu, pod.descriptor))
     except NetlinkError as error:
-        raise _explained(error, master, pod, ifname, setting) from None
+        raise _explained(error, master, setting) from None
+    made = link.get(pod.rtnetlink(), first_name)
+    try:
+        naming = link.rename(made.index, attachment.ifname, attachment.alias)
+        return Link(pod.rtnetlink().ask(naming, link.ask_for(attachment.ifname))[0])
+    except NetlinkError as error:
+        link.remove(pod.rtnetlink(), made.index, first_name)
+        if error.errno != errno.EEXIST:
+            raise
+        raise CniError(
+            CONFLICT, f"CNI_IFNAME {attachment.ifname} exists in {pod.path} already; remove it first"
+        ) from None
 
 
-def _explained(error: NetlinkError, master: Link, pod: NetNs, ifname: str, setting: Setting) -> Exception:
+def _explained(error: NetlinkError, master: Link, setting: Setting) -> Exception:
     said = error.strerror or ""
-    if error.errno == errno.EEXIST:
-        return CniError(CONFLICT, f"CNI_IFNAME {ifname} exists in {pod.path} already; remove it first", said)
     if error.errno == errno.EOPNOTSUPP:
         return _kernel_lacks(said)
     if error.errno == _ENOTSUPP:
@@ -75,20 +88,17 @@ def require_kernel(socket: Socket) -> None:
             raise _kernel_lacks(error.strerror or "") from None
 
 
-def set_up(pod: NetNs, attachment: Attachment, layout: Layout, mode: int) -> Link:
-    """Owner, addresses, up, routes. Returns the device as it is then."""
-    ifname = attachment.ifname
+def set_up(pod: NetNs, made: Link, layout: Layout) -> None:
+    """Addresses, up, routes."""
+    ifname = made.name
     if 10 in layout.families:
         pod.inside(sysctl.enable_ipv6, ifname)
-    if mode == L2:
+    if layout.mode == L2:
         pod.inside(_announce_when_up, ifname, layout.families)
-    socket = pod.rtnetlink()
-    made = Link(socket.ask(link.set_alias(ifname, attachment.alias), link.ask_for(ifname))[0])
     messages = layout.plan().messages(made.index)
     # Addresses before up: what comes up tells its neighbours of the addresses that it has.
     count = len(layout.addresses)
-    reply = socket.ask(*messages[:count], link.set_up(ifname), *messages[count:], link.ask_for(ifname))[0]
-    return Link(reply)
+    pod.rtnetlink().ask(*messages[:count], link.set_up(ifname), *messages[count:])
 
 
 def _announce_when_up(ifname: str, families: set[int]) -> None:
@@ -100,28 +110,17 @@ def _announce_when_up(ifname: str, families: set[int]) -> None:
         sysctl.write(f"net/ipv6/conf/{ifname}/ndisc_notify", "1")
 
 
-def undo_create(pod: NetNs, ifname: str) -> None:
-    found = link.find(pod.rtnetlink(), ifname)
-    if found and found.kind == "ipvlan":
-        link.remove(pod.rtnetlink(), found.index, ifname)
-
-
-def remove_ours(pod: NetNs | None, ifname: str, alias: str, record: Record | None) -> None:
+def remove_ours(pod: NetNs | None, attachment: Attachment, record: Record | None) -> None:
     """Remove the slave from the pod, and nobody else's device of the same name: netns paths are used again."""
     places = [pod] if pod else []
     if record and not (pod and pod.inode == record.netns_inode):
         places += _recorded_namespace(record)
+    first_name = attachment.device_name(_PREFIX)
     for place in places:
-        found = link.find(place.rtnetlink(), ifname)
-        if found and found.kind == "ipvlan" and (found.alias == alias or _is_half_made(found, place, record)):
-            link.remove(place.rtnetlink(), found.index, ifname)
-
-
-def _is_half_made(found: Link, place: NetNs, record: Record | None) -> bool:
-    """An ADD was killed between making the slave and naming its owner."""
-    if record is None or found.alias:
-        return False
-    return place.inode == record.netns_inode and found.parent == record.host_ifindex
+        socket = place.rtnetlink()
+        for found in link.list_of_kind(socket, "ipvlan"):
+            if found.alias == attachment.alias or found.name == first_name:
+                link.remove(socket, found.index, found.name)
 
 
 def _recorded_namespace(record: Record) -> list[NetNs]:
