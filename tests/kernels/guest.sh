@@ -12,10 +12,19 @@ mount -t mqueue mqueue /dev/mqueue
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
+# The checkout, or the cache of kernels, may lie below one of the directories that are about to be covered.
+mkdir -p /mnt/checkout /mnt/modules
+mount --bind "$checkout" /mnt/checkout
+mount --bind "$modules" /mnt/modules
 # These hold overlays, sockets or another machine's state, none of which may lie on the overlay itself.
 for directory in /dev/shm /run /tmp /var/tmp /var/log /var/lib/containerd /var/lib/cni /var/lib/kubelet; do
     mkdir -p "$directory"
     mount -t tmpfs -o mode=1777 tmpfs "$directory"
+done
+for kept in checkout modules; do
+    eval "place=\$$kept"
+    mkdir -p "$place"
+    mount --bind "/mnt/$kept" "$place"
 done
 chmod 755 /run /var/lib/containerd /var/lib/cni /var/lib/kubelet
 mkdir -p /run/lock /run/netns

@@ -33,7 +33,8 @@ def run(
         f"import pytest\nfeature, needs = pytest.mark.feature, pytest.mark.needs\n{tests}"
     )
     argv = [sys.executable, "-m", "pytest", "--features-json", "out.json", "-p", "no:cacheprovider", *options]
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), **more}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("BYPATH_")}
+    env = {**ours, "PYTHONPATH": str(CHECKOUT), **more}
     done = subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True, check=False)
     out = directory / "out.json"
     return done, json.loads(out.read_text())["features"] if out.exists() else {}
