@@ -7,7 +7,7 @@ import errno
 
 from bpf import records
 from bpf.records import Record, Records
-from cni import ipam, result
+from cni import ipam, netconf, result
 from cni.errors import CHECK_FAILED, CONFLICT, INVALID_CONFIG, NOT_READY, CniError
 from cni.identity import Attachment, fnv1a_64
 from cni.net import ipaddr, link, sysctl
@@ -61,7 +61,7 @@ class HostGw:
         outcome.add_interface(host_link.name, link.mac_text(wire.host_mac), "", mtu)
         interface = outcome.add_interface(request.ifname, link.mac_text(wire.pod_mac), request.netns, mtu)
         wire.describe(outcome, interface)
-        outcome.dns = allotted.dns or outcome.dns
+        outcome.dns = allotted.dns or netconf.optional_object(conf.raw, "dns") or outcome.dns
         return outcome
 
     def delete(self, request: Request, conf: NetConf, pod: NetNs | None) -> None:

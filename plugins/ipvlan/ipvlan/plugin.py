@@ -6,7 +6,7 @@ from __future__ import annotations
 from bpf import bpffs, records
 from bpf.records import Record
 from cni import ipam, netconf, result
-from cni.errors import CHECK_FAILED, LIMITED, NOT_READY, UNKNOWN_CONTAINER, CniError
+from cni.errors import CHECK_FAILED, LIMITED, NOT_READY, CniError
 from cni.identity import Attachment, fnv1a_64
 from cni.net import address, link
 from cni.net.netlink import NetlinkError, Socket
@@ -87,10 +87,7 @@ class Ipvlan:
 
     def check(self, request: Request, conf: NetConf, pod: NetNs) -> None:
         attachment = Attachment.of(request, conf.name)
-        owned = records.open_if_any(PLUGIN)
-        record = owned.get(attachment) if owned else None
-        if record is None:
-            raise CniError(UNKNOWN_CONTAINER, f"no record of {attachment.alias}: its ADD did not run since boot")
+        record = records.required(PLUGIN, attachment)
         ipam.check(request, conf)
         chosen = self._config
         expected = layout.of_final(chosen.setting.mode, result.of_prev(conf) or result.empty(), request)

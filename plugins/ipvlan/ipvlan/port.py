@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import posix
 
-from bpf import command
-from bpf.records import Record, Records
 from cni.errors import INVALID_CONFIG, CniError
 from cni.net import link
 from cni.net.netlink import Socket
@@ -20,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bpf.records import Record, Records
     from cni.net.link import Link
     from cni.net.netns import NetNs
 
@@ -82,7 +81,7 @@ class Port:
         """
         self._refuse_visible(wanted)
         known = next(self._records(owned), None)
-        if known and Setting.of_number(known[1].number) == wanted:
+        if known and Setting.of_number(known[2].number) == wanted:
             # By this very rule all records of one master are alike.
             return
         vanished = self._refuse_recorded(wanted, owned)
@@ -92,8 +91,10 @@ class Port:
 
             for slave, place in search.all_namespaces(self.slaves_seen_by):
                 self._refuse_unless_equal(Setting.of_slave(slave), wanted, f"{slave.name} in {place}")
-        for key, record in vanished:
-            _disown(owned, key, record)
+        for network_key, key, record in vanished:
+            # It no longer speaks for its master; DEL and GC still find all else in it.
+            record.host_ifindex = 0
+            owned.replace(key, network_key, record)
 
     def refuse_other(self, wanted: Setting, owned: Records | None) -> None:
         """As `claim`, without effect and without the search."""
@@ -105,12 +106,13 @@ class Port:
         for slave in self.slaves_seen_by(self.socket):
             self._refuse_unless_equal(Setting.of_slave(slave), wanted, slave.name)
 
-    def _refuse_recorded(self, wanted: Setting, owned: Records) -> list[tuple[bytes, Record]]:
+    def _refuse_recorded(self, wanted: Setting, owned: Records) -> list[tuple[int, int, Record]]:
         """The records that contradict but belong to pods that went without DEL."""
         vanished = []
-        for key, record in self._records(owned):
+        for found in self._records(owned):
+            record = found[2]
             if Setting.of_number(record.number) != wanted and not _lives(record):
-                vanished.append((key, record))
+                vanished.append(found)
                 continue
             who = f"container {record.container_id or record.netns_path}"
             self._refuse_unless_equal(Setting.of_number(record.number), wanted, who)
@@ -124,12 +126,13 @@ class Port:
             if slave.parent == self.master.index and slave.mac == self.master.mac
         ]
 
-    def _records(self, owned: Records) -> Iterator[tuple[bytes, Record]]:
-        for key, value in owned._map.items():
-            record = Record.unpack(value)
+    def _records(self, owned: Records) -> Iterator[tuple[int, int, Record]]:
+        """(network key, attachment key, record) of each pod on this master."""
+        for found in owned.items():
+            record = found[2]
             inside = record.netns_inode if record.number & _IN_CONTAINER else 0
             if record.host_ifindex == self.master.index and inside == self.netns_inode:
-                yield key, record
+                yield found
 
     def _refuse_unless_equal(self, found: Setting, wanted: Setting, who: str) -> None:
         if found != wanted:
@@ -138,16 +141,6 @@ class Port:
                 f"master: {self.master.name} serves ipvlan devices of {found} ({who}), and one of {wanted} would "
                 "change all; give this network the same mode and flag, or another master such as a VLAN of its own",
             )
-
-
-def _disown(owned: Records, key: bytes, record: Record) -> None:
-    """A record without a pod no longer speaks for its master; DEL and GC still find all else in it."""
-    record.host_ifindex = 0
-    try:
-        owned._map.put(key, record.pack(), command.BPF_EXIST)
-    except FileNotFoundError:
-        # Its DEL has come after all.
-        return
 
 
 def _lives(record: Record) -> bool:
