@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.demo.show import claim, fact, step
 from tests.lab.fabric import OUTSIDE_IP, Fabric
 from tests.lab.residue import residue
@@ -29,8 +31,8 @@ def tell() -> None:
             step("Two pods, one of them annotated kubernetes.io/egress-bandwidth: 50M")
             free, slow = runtime.cri.run_pod("free"), runtime.cri.run_pod("slow", ANNOTATION)
             for name, pod in (("free", free), ("slow", slow)):
-                fact(f"{name} {pod.ip}")
-                fact(pod.exec(["ip", "-d", "-o", "link", "show", "eth0"]).split("\\")[-1].strip()[:100])
+                kind = re.search(r"ipvlan +mode \w+ \w+", pod.exec(["ip", "-d", "link", "show", "eth0"]))
+                fact(f"{name} {pod.ip}, {kind[0] if kind else 'not an ipvlan device'}")
             ping(free, slow.ip)
             source = fetch(free, OUTSIDE_IP).split()[0]
             claim(source == "192.0.2.11", f"{free.ip} is seen outside as {source}")
