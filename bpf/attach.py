@@ -52,7 +52,10 @@ class Hook:
         self.link_path = pins.link(plugin, program, place)
 
     def attach(self, socket: Socket) -> None:
-        """Attach, or leave what is attached already. Call it in the device's namespace, with its rtnetlink socket."""
+        """Attach, or leave what is attached already. Call it in the device's namespace, with its rtnetlink socket.
+
+        Two that attach the same at once do not wait for each other: the caller holds a lock that covers this hook.
+        """
         program = command.obj_get(pins.pin(self.plugin, self.program))
         try:
             if not self._has_live_link() and not self._attach_tcx(program):
@@ -128,7 +131,8 @@ class Hook:
                     return False
                 if error.errno in (errno.ESTALE, errno.ENOENT):
                     continue
-                raise
+                where = f"{self.program} on {self.direction} of device {self.index}"
+                raise OSError(error.errno, error.strerror, where) from None
             try:
                 command.obj_pin(link, self.link_path)
             finally:

@@ -18,6 +18,8 @@ from .maps import Map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .libbpf import BpfObject
 
 _HASH_BYTES = 32
@@ -37,22 +39,23 @@ class Object:
         self.programs = programs
 
 
-def ensure(wanted: Object) -> bool:
+def ensure(wanted: Object, renew: Callable[[], None]) -> None:
     """Have the object's maps and programs pinned. Cheap when they are: one pin, one element, one small file.
 
-    True when this call loaded them. Programs that run by a TCX link are then replaced already; those that run by a
-    clsact filter are the caller's to attach again, since only the plugin knows where.
+    When they were not, programs that run by a TCX link are replaced by the new ones; `renew` attaches those again that
+    run by a clsact filter, since only the plugin knows where. It runs under the plugin's lock and before the object
+    counts as loaded, so that an upgrade that was killed half way is begun again by the next ADD.
     """
     expected = _expected_hash(wanted.file)
     if _loaded_hash(wanted.plugin) == expected:
-        return False
+        return
     bpffs.ensure_directory(wanted.plugin)
     with bpffs.Lock(wanted.plugin):
         # Another ADD may have loaded it while this one waited.
-        if _loaded_hash(wanted.plugin) == expected:
-            return False
-        _load(wanted, expected)
-    return True
+        if _loaded_hash(wanted.plugin) != expected:
+            _load(wanted)
+            renew()
+            Map(wanted.plugin, BUILD_MAP, 4, _HASH_BYTES).put(_KEY_0, expected)
 
 
 def is_loaded(wanted: Object) -> bool:
@@ -81,7 +84,7 @@ def _loaded_hash(plugin: str) -> bytes:
         return b""
 
 
-def _load(wanted: Object, expected: bytes) -> None:
+def _load(wanted: Object) -> None:
     from .libbpf import BpfObject
 
     paths = {name: pins.pin(wanted.plugin, name) for name in (*wanted.maps, BUILD_MAP)}
@@ -94,7 +97,6 @@ def _load(wanted: Object, expected: bytes) -> None:
         for program in wanted.programs:
             _pin_program(loaded, wanted.plugin, program)
     _move_links(wanted)
-    Map(wanted.plugin, BUILD_MAP, 4, _HASH_BYTES).put(_KEY_0, expected)
 
 
 def _pin_program(loaded: BpfObject, plugin: str, program: str) -> None:

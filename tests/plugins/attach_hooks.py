@@ -26,7 +26,7 @@ def main() -> None:
     index = link.get(socket, sys.argv[1]).index
     for made in (node.OBJECT, shaper.OBJECT):
         records.open_or_create(made.plugin)
-        loader.ensure(made)
+        loader.ensure(made, lambda: None)
     for word in sys.argv[2:]:
         plugin, program, direction = word[1:].split(":")
         hook = Hook(plugin, program, index, direction, f"{index}", shared=True)

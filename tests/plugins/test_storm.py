@@ -28,6 +28,7 @@ PODS = int(os.environ.get("BYPATH_STORM", "20" if EMULATED else "100"))
 SNAT = "bypath-snat"
 CHAINS = [[HOST_GW], [HOST_GW, SNAT]] if SNAT in EXECUTABLES else [[HOST_GW]]
 FEW_AT_ONCE = 6
+BOOTS = 2 if EMULATED else 10
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,16 @@ def test_pods_that_all_come_at_once_get_addresses_of_their_own(room: Room, chain
         room.node.pod_run(f"s{pod}", ["ping", "-c1", "-W5", addresses[pod - 1]])
     assert errors(storm(room, "DEL", confs, pods)) == []
     assert errors(storm(room, "DEL", confs, pods[:5])) == []
+
+
+@pytest.mark.parametrize("chain", CHAINS[-1:], ids=" + ".join)
+def test_pods_that_all_come_at_once_after_boot_load_the_programs_once(room: Room, chain: list[str]) -> None:
+    confs = confs_of(chain, "1.0.0", HOST_LOCAL)
+    pods = list(range(min(PODS, 16)))
+    for _ in range(BOOTS):
+        room.node.run("rm -rf /sys/fs/bpf/bypath")
+        assert errors(storm(room, "ADD", confs, pods)) == []
+        assert errors(storm(room, "DEL", confs, pods)) == []
 
 
 @pytest.mark.parametrize("chain", CHAINS[-1:], ids=" + ".join)

@@ -46,18 +46,16 @@ class BandwidthEdt:
         found = link.get(pod.rtnetlink(), request.ifname)
         record.pod_ifindex = found.index
         record.host_ifindex = _host_end(found) if INGRESS in limits else 0
-        loaded = loader.ensure(OBJECT)
+        loader.ensure(OBJECT, _renew_pods)
         owned = records.open_or_create(PLUGIN)
         buckets = Buckets(PLUGIN)
-        if loaded:
-            _renew_pods(owned, buckets)
-        with Undo() as undo:
+        # An upgrade that runs meanwhile must see the pod whole or not at all, see _renew_pods().
+        with bpffs.Lock(PLUGIN), Undo() as undo:
             owned.claim(attachment, record)
             undo.callback(owned.remove, attachment.key, attachment.network_key)
-            with bpffs.Lock(PLUGIN):
-                record.number = buckets.claim(attachment.key)
-                undo.callback(buckets.remove, record.addresses, record.number)
-                owned.put(attachment, record)
+            record.number = buckets.claim(attachment.key)
+            undo.callback(buckets.remove, record.addresses, record.number)
+            owned.put(attachment, record)
             for direction, limit in limits.items():
                 buckets.limit(record.number, direction, limit)
                 undo.callback(_detach, pod, record, attachment.key, direction)
@@ -126,8 +124,9 @@ def _host_end(found: link.Link) -> int:
     return found.parent
 
 
-def _renew_pods(owned: Records, buckets: Buckets) -> None:
-    """An upgrade: pods that are there get the new programs too, see loader.ensure()."""
+def _renew_pods() -> None:
+    """An upgrade: pods that are there get the new programs too. loader.ensure() holds the lock."""
+    owned, buckets = records.open_or_create(PLUGIN), Buckets(PLUGIN)
     for _, key, record in owned.items():
         pod = netns.reopen(record.netns_path, record.netns_inode)
         for direction in (EGRESS, INGRESS):
@@ -171,12 +170,13 @@ def _detach(pod: NetNs | None, record: Record, key: int, direction: int) -> None
 
 def _remove(owned: Records, key: int, network_key: int, record: Record, pod: NetNs | None) -> None:
     attempts = Attempts()
-    for direction in (EGRESS, INGRESS):
-        attempts.run(_detach, pod, record, key, direction)
-    if record.number:
-        attempts.run(Buckets(PLUGIN).remove, record.addresses, record.number)
-    attempts.finish()
-    owned.remove(key, network_key)
+    with bpffs.Lock(PLUGIN):
+        for direction in (EGRESS, INGRESS):
+            attempts.run(_detach, pod, record, key, direction)
+        if record.number:
+            attempts.run(Buckets(PLUGIN).remove, record.addresses, record.number)
+        attempts.finish()
+        owned.remove(key, network_key)
 
 
 def _sweep(owned: Records) -> None:

@@ -104,11 +104,9 @@ def nic_hooks(index: int) -> list[Hook]:
 
 def join(host: Socket, network: Network, pod: Pod) -> None:
     """Have the node ready and the pod known. What of it was new, `leave` takes away again."""
-    loaded = loader.ensure(OBJECT)
+    loader.ensure(OBJECT, lambda: _renew_pods(host))
     with bpffs.Lock():
         maps = Maps()
-        if loaded:
-            _renew_pods(host, maps)
         untracked = notrack.ensure(network.untracked)
         _put_network(maps, network, untracked)
         for uplink in network.uplinks:
@@ -121,8 +119,8 @@ def join(host: Socket, network: Network, pod: Pod) -> None:
         value = layout.POD.pack(network.number, pod.host_ifindex, pod.key)
         for packed in pod.addresses:
             maps.pods.put(packed, value)
-    for hook in pod.hooks():
-        hook.attach(host)
+        for hook in pod.hooks():
+            hook.attach(host)
 
 
 def _leaving_by_output() -> set[bytes]:
@@ -131,27 +129,29 @@ def _leaving_by_output() -> set[bytes]:
     return {packed for _, _, record in owned.items() if record.number for packed in record.addresses}
 
 
-def _renew_pods(host: Socket, maps: Maps) -> None:
+def _renew_pods(host: Socket) -> None:
     """An upgrade: pods that are there get the new programs too, see loader.ensure()."""
-    for _, value in maps.pods.items():
-        _, host_ifindex, key = layout.POD.unpack(value)
-        if host_ifindex and _exists(host, host_ifindex):
-            for hook in Pod(key, [], host_ifindex, False).hooks():
-                hook.attach(host)
+    with bpffs.Lock():
+        for _, value in Maps().pods.items():
+            _, host_ifindex, key = layout.POD.unpack(value)
+            if host_ifindex and _exists(host, host_ifindex):
+                for hook in Pod(key, [], host_ifindex, False).hooks():
+                    hook.attach(host)
 
 
 def leave(host: Socket, network_name: str, pod: Pod) -> None:
     """Undo `join`, as much of it as there is. Addresses that are another pod's by now stay."""
     attempts = Attempts()
     host_device = host if pod.host_ifindex and _exists(host, pod.host_ifindex) else None
-    for hook in pod.hooks():
-        attempts.run(hook.detach, host_device)
-    try:
-        maps = Maps()
-    except FileNotFoundError:
-        attempts.finish()
-        return
+    # One step for all of it: an upgrade that runs meanwhile must see the pod whole or not at all, see _renew_pods().
     with bpffs.Lock():
+        for hook in pod.hooks():
+            attempts.run(hook.detach, host_device)
+        try:
+            maps = Maps()
+        except FileNotFoundError:
+            attempts.finish()
+            return
         mine = [packed for packed in pod.addresses if _is_of(maps, packed, pod.key)]
         for packed in mine:
             attempts.run(maps.pods.remove, packed)
