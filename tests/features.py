@@ -103,6 +103,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FEATURES] = Recorder()
 
 
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """Files without any feature are not even imported, which an emulated machine would need most of a minute for."""
+    if not config.getoption("--only-features") or not collection_path.match("test_*.py"):
+        return None
+    return "mark.feature" not in collection_path.read_text() or None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     try:

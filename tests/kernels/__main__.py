@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -16,6 +17,10 @@ from tests.kernels import boot, fetch, table
 BUILD = boot.CHECKOUT / "build"
 FEATURES = BUILD / "features"
 PYTEST = [str(boot.CHECKOUT / ".venv/bin/python"), "-m", "pytest"]
+# What one machine of a kernel is given, longest first. Two run side by side: an emulated one, whatever its number of
+# processors, keeps little more than one of ours busy.
+LANES = {"runtime": ["tests/runtime"], "plugins": ["--ignore=tests/runtime"], "all": []}
+MACHINES_AT_ONCE = 2
 # make hands down when it started.
 STARTED = float(os.environ.get("START") or time.time())
 
@@ -32,10 +37,14 @@ def environment() -> dict[str, str]:
     return passed | {"BYPATH_FEATURES_DIR": str(FEATURES)}
 
 
-def machine(series: str, args: argparse.Namespace) -> boot.Machine:
-    """The machine for a series such as "6.1"; fetches its kernel first when it must."""
-    kernel = fetch.kernel(series, lambda text: say(f"kernel {series}: {text}"), refresh=args.refresh)
-    return boot.Machine(kernel, BUILD / "kernels" / kernel.release, memory_mib=args.memory, cpus=args.cpus)
+def obtain(series: str, args: argparse.Namespace) -> fetch.Kernel:
+    """The kernel of a series such as "6.1"; fetched first when it must be."""
+    return fetch.kernel(series, lambda text: say(f"kernel {series}: {text}"), refresh=args.refresh)
+
+
+def machine(kernel: fetch.Kernel, name: str, args: argparse.Namespace) -> boot.Machine:
+    """A machine that can run beside others of another name."""
+    return boot.Machine(kernel, BUILD / "kernels" / kernel.release / name, memory_mib=args.memory, cpus=args.cpus)
 
 
 def native(args: argparse.Namespace) -> bool:
@@ -45,15 +54,22 @@ def native(args: argparse.Namespace) -> bool:
     return finished("pytest on this machine's kernel", done.returncode)
 
 
-def under(series: str, args: argparse.Namespace) -> bool:
-    """The tests that carry a feature mark, under another kernel."""
-    guest = machine(series, args)
+def under(guest: boot.Machine, lane: str, args: argparse.Namespace) -> bool:
+    """The tests of one lane that carry a feature mark, under another kernel."""
+    result = FEATURES / f"{guest.kernel.release}.{lane}.json"
     # Removed here and written there: a machine that died cannot pass with an earlier run's result.
-    (FEATURES / f"{guest.kernel.release}.json").unlink(missing_ok=True)
-    say(f"booting {guest.kernel.release} (console: {guest.console})")
-    argv = [*PYTEST, "-v", "--only-features", "-p", "no:cacheprovider", *args.pytest]
-    status = boot.run_in_vm(guest, argv, environment() | {"PYTHONDONTWRITEBYTECODE": "1"}, args.timeout)
-    return finished(f"pytest under {guest.kernel.release}", status)
+    result.unlink(missing_ok=True)
+    what = f"{guest.kernel.release} {lane}"
+    say(f"{what}: booting (console: {guest.console})")
+    argv = [*PYTEST, "-v", "--only-features", "--features-json", str(result), "-p", "no:cacheprovider"]
+    argv += LANES[lane] + args.pytest
+    variables = environment() | {"PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        status = boot.run_in_vm(guest, argv, variables, args.timeout, lambda line: say(f"{what}: {line}"))
+    except boot.VmError as error:
+        say(f"{what}: ERROR: {error}")
+        return False
+    return finished(f"pytest under {what}", status)
 
 
 def finished(what: str, status: int) -> bool:
@@ -73,14 +89,19 @@ def show() -> bool:
 
 def run(args: argparse.Namespace) -> bool:
     """Each of the kernels, also after one that failed."""
-    passed = True
+    # A choice of tests is one machine's work.
+    lanes = ["all"] if args.pytest else [lane for lane in LANES if lane != "all"]
+    passed, guests = True, []
     for series in args.kernel:
         try:
-            passed &= under(series, args)
-        except (boot.VmError, fetch.FetchError) as error:
-            say(f"ERROR: kernel {series}: {error}")
+            kernel = obtain(series, args)
+        except fetch.FetchError as error:
+            say(f"ERROR: {error}")
             passed = False
-    return passed
+        else:
+            guests += [(machine(kernel, lane, args), lane) for lane in lanes]
+    with concurrent.futures.ThreadPoolExecutor(MACHINES_AT_ONCE) as pool:
+        return all([passed, *pool.map(lambda guest: under(guest[0], guest[1], args), guests)])
 
 
 def test(args: argparse.Namespace) -> bool:
@@ -94,14 +115,14 @@ def test(args: argparse.Namespace) -> bool:
 
 def shell(args: argparse.Namespace) -> bool:
     """An interactive root shell under the first of the kernels."""
-    guest = machine(args.kernel[0], args)
+    guest = machine(obtain(args.kernel[0], args), "shell", args)
     return boot.interact(guest, ["/bin/bash"], environment() | {"TERM": os.environ.get("TERM", "linux")}) == 0
 
 
 def prefetch(args: argparse.Namespace) -> bool:
     """Have all of the kernels in the cache, and name them."""
     for series in args.kernel:
-        say(f"kernel {series}: {machine(series, args).kernel.directory}")
+        say(f"kernel {series}: {obtain(series, args).directory}")
     return True
 
 

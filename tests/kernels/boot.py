@@ -14,9 +14,8 @@ import platform
 import select
 import shlex
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.kernels import initramfs
 from tests.kernels.fetch import Kernel
@@ -96,17 +95,28 @@ def accelerators() -> Iterator[str]:
     yield from ("tcg", "tcg")
 
 
-def run_in_vm(machine: Machine, argv: list[str], env: dict[str, str], timeout_s: float) -> int:
+def say(line: str) -> None:
+    """Print at once."""
+    print(line, flush=True)
+
+
+def run_in_vm(
+    machine: Machine,
+    argv: list[str],
+    env: dict[str, str],
+    timeout_s: float,
+    show: Callable[[str], None] = say,
+) -> int:
     """The exit status of `argv`, run as root in the checkout.
 
-    The guest's output is copied to ours from the moment it is up.
+    `show` is given the guest's output line by line from the moment it is up.
     Raises VmError when the guest ends without a status or is not done after `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     for accelerator in accelerators():
         machine.prepare(argv, env)
         patience = min(deadline, time.monotonic() + KVM_PATIENCE_S) if accelerator == "kvm" else deadline
-        ended = watch(machine, accelerator, patience, deadline)
+        ended = watch(machine, accelerator, patience, deadline, Screen(show))
         if (machine.run_dir / "ready").exists():
             break
     status = machine.run_dir / "status"
@@ -129,7 +139,7 @@ def interact(machine: Machine, argv: list[str], env: dict[str, str]) -> int:
     return status
 
 
-def watch(machine: Machine, accelerator: str, patience: float, deadline: float) -> bool:
+def watch(machine: Machine, accelerator: str, patience: float, deadline: float, screen: Screen) -> bool:
     """Run qemu until it ends (True) or its time is over (False): at `deadline`, or `patience` while not ready."""
     with (
         machine.console.open("wb") as log,
@@ -138,7 +148,6 @@ def watch(machine: Machine, accelerator: str, patience: float, deadline: float) 
         ) as qemu,
     ):
         assert qemu.stdout is not None
-        screen = Screen()
         try:
             while True:
                 limit = deadline if screen.up else patience
@@ -151,28 +160,28 @@ def watch(machine: Machine, accelerator: str, patience: float, deadline: float) 
                     return True
                 log.write(data)
                 log.flush()
-                screen.show(data)
+                screen.feed(data)
         finally:
             qemu.kill()
 
 
 class Screen:
-    """Copies the guest's console to our standard output from the line on that says it is up."""
+    """Hands the guest's console on, whole lines only, from the line on that says it is up."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[str], None]) -> None:
         self.up = False
-        self.seen = b""
+        self._show = show
+        self._rest = b""
 
-    def show(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take one more piece of the console's output."""
-        if not self.up:
-            self.seen += data
-            start = self.seen.find(READY)
-            if start < 0:
-                return
-            self.up, data = True, self.seen[start:]
-        sys.stdout.buffer.write(data.replace(b"\r\n", b"\n"))
-        sys.stdout.flush()
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            start = line.find(READY)
+            if not self.up and start < 0:
+                continue
+            self._show((line if self.up else line[start:]).rstrip(b"\r").decode(errors="replace"))
+            self.up = True
 
 
 def describe(machine: Machine, what: str) -> str:

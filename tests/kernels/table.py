@@ -11,10 +11,20 @@ Counts = dict[str, int]
 
 
 def load(files: list[pathlib.Path]) -> dict[str, dict[str, Counts]]:
-    """{kernel release: {feature: {"passed", "failed", "absent"}}}, kernels in the order of their versions."""
+    """{kernel release: {feature: {"passed", "failed", "absent"}}}, kernels in the order of their versions.
+
+    A kernel's tests may have been shared by several machines, each with its own file: their counts are added.
+    """
     read = [json.loads(file.read_text()) for file in files]
     read.sort(key=lambda result: [int(number) for number in re.findall(r"\d+", result["kernel"])[:3]])
-    return {result["kernel"]: result["features"] for result in read}
+    merged: dict[str, dict[str, Counts]] = {}
+    for result in read:
+        of_kernel = merged.setdefault(result["kernel"], {})
+        for feature, counts in result["features"].items():
+            total = of_kernel.setdefault(feature, dict.fromkeys(counts, 0))
+            for key, count in counts.items():
+                total[key] += count
+    return merged
 
 
 def cell(counts: Counts | None) -> str:

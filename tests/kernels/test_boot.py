@@ -31,11 +31,12 @@ def qemu(machine: boot.Machine, script: str) -> None:
 
 
 def test_the_exit_status_comes_back_and_the_output_from_the_moment_it_is_up(
-    machine: boot.Machine, capfdbinary: pytest.CaptureFixture[bytes]
+    machine: boot.Machine,
 ) -> None:
     qemu(machine, f"{UP}; printf 'tests\\r\\n'; echo 3 > $run_dir/status")
-    assert boot.run_in_vm(machine, ["true"], {}, timeout_s=10) == 3
-    assert capfdbinary.readouterr().out == b"bypath-vm: kernel 1.2.3 is up\ntests\n"
+    shown: list[str] = []
+    assert boot.run_in_vm(machine, ["true"], {}, 10, shown.append) == 3
+    assert shown == ["bypath-vm: kernel 1.2.3 is up", "tests"]
     assert b"boot noise" in machine.console.read_bytes()
 
 

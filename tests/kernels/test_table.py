@@ -127,3 +127,10 @@ def test_kernels_stand_in_the_order_of_their_versions(tmp_path: pathlib.Path) ->
     for release in ("6.12.9-amd64", "7.3.4", "6.1.0-56-amd64"):
         (tmp_path / f"{release}.json").write_text(json.dumps({"kernel": release, "features": {}}))
     assert list(table.load(sorted(tmp_path.glob("*.json")))) == ["6.1.0-56-amd64", "6.12.9-amd64", "7.3.4"]
+
+
+def test_what_two_machines_of_one_kernel_found_is_one_column(tmp_path: pathlib.Path) -> None:
+    for machine, found in ("a", {"x": counts(2), "y": counts(1)}), ("b", {"x": counts(1, failed=1)}):
+        (tmp_path / f"6.1.{machine}.json").write_text(json.dumps({"kernel": "6.1", "features": found}))
+    loaded = table.load(sorted(tmp_path.glob("*.json")))
+    assert loaded == {"6.1": {"x": counts(3, failed=1), "y": counts(1)}}
