@@ -17,8 +17,7 @@ from tests.kernels import boot, fetch, table
 BUILD = boot.CHECKOUT / "build"
 FEATURES = BUILD / "features"
 PYTEST = [str(boot.CHECKOUT / ".venv/bin/python"), "-m", "pytest"]
-# What one machine of a kernel is given, longest first. Two run side by side: an emulated one, whatever its number of
-# processors, keeps little more than one of ours busy.
+# What one machine of a kernel is given, longest first. Two run side by side, since an emulated one has one processor.
 LANES = {"runtime": ["tests/runtime"], "plugins": ["--ignore=tests/runtime"], "all": []}
 MACHINES_AT_ONCE = 2
 # make hands down when it started.
@@ -140,7 +139,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--timeout", type=float, default=4200, help="seconds for one machine, from its start (%(default)s)"
     )
     parser.add_argument("--memory", type=int, default=4096, help="MiB for the machine (%(default)s)")
-    parser.add_argument("--cpus", type=int, default=2, help="CPUs of the machine (%(default)s)")
+    parser.add_argument("--cpus", type=int, default=boot.Machine.cpus, help="CPUs of the machine (%(default)s)")
     args = parser.parse_args(argv[:end])
     args.pytest, args.call = argv[end + 1 :], commands[args.command]
     return args

@@ -46,7 +46,9 @@ class Machine:
     run_dir: pathlib.Path
     """Below the checkout's build/: the command, its exit status, the console's log and the kernel's."""
     memory_mib: int = 4096
-    cpus: int = 2
+    cpus: int = 1
+    """More are slower when emulated: each flush of translations and each patched jump label of the kernel waits for
+    all of them, and a test's commands took three times as long on two."""
 
     @property
     def console(self) -> pathlib.Path:
