@@ -3,26 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
 from tests.lab import ipam
-from tests.lab.residue import missing, residue
+from tests.lab.residue import difference
 from tests.plugins.rooms import Room
 
 
 class Keeper:
     """Holds the room that the next test is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], AbstractContextManager[Room]] = Room.create) -> None:
+        self._make = make
         self._stack = ExitStack()
         self._room: Room | None = None
 
     def room(self) -> Room:
         if self._room is None:
-            self._room = self._stack.enter_context(Room.create())
+            self._room = self._stack.enter_context(self._make())
         return self._room
 
     def discard(self) -> None:
@@ -43,7 +44,7 @@ def room(keeper: Keeper) -> Iterator[Room]:
     made = keeper.room()
     ipam.forget(made.node)
     yield made
-    left, lost = residue(made.node), missing(made.node)
-    if left or lost:
+    different = difference(made.node)
+    if different:
         keeper.discard()
-    assert (left, lost) == ([], [])
+    assert different == []

@@ -12,7 +12,7 @@ from tests.lab import ipam
 from tests.lab.executable import Cni, Json
 from tests.lab.fabric import OUTSIDE_IP, OUTSIDE_IP6, ROUTER_IP, Fabric
 from tests.lab.node import Node
-from tests.lab.residue import missing, residue
+from tests.lab.residue import difference, residue
 from tests.plugins.rooms import HOST_GW, Room, conf_for, failure_of, with_prev
 
 pytestmark = pytest.mark.feature("host-gw")
@@ -56,7 +56,7 @@ def test_pods_reach_each_other_their_node_and_the_outside_in_both_families(node:
     cni.delete(conf, "p1", "/run/netns/p1")
     ping(node, "p2", OUTSIDE_IP)
     cni.delete(conf, "p2", "/run/netns/p2")
-    assert residue(node) == [] and missing(node) == []
+    assert difference(node) == []
 
 
 def test_pods_of_two_nodes_reach_each_other_over_static_routes(fabric: Fabric) -> None:

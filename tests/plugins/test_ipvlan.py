@@ -10,7 +10,7 @@ import pytest
 from tests.lab.executable import CniFailure, Json
 from tests.lab.fabric import ROUTER_IP, ROUTER_IP6
 from tests.lab.node import Node
-from tests.lab.residue import missing, residue
+from tests.lab.residue import difference, residue
 from tests.plugins.ipvlan_lab import Lab, Pod, conf_of, host_link, l2, routed
 
 pytestmark = pytest.mark.needs("ipvlan")
@@ -63,7 +63,7 @@ def test_a_pod_reaches_its_neighbour_the_other_node_and_the_outside(lab: Lab, mo
         each.check()
         each.delete()
         assert each.device_names() == ["lo"]
-    assert residue(first) + missing(first) + residue(second) == []
+    assert difference(first) + residue(second) == []
 
 
 @pytest.mark.feature("ipvlan l2")

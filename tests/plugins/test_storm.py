@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import pytest
 
 from tests.lab import ipam
 from tests.lab.executable import Json
-from tests.lab.residue import missing, residue
 from tests.plugins import runtime_driver
+from tests.plugins.conftest import Keeper
 from tests.plugins.rooms import EXECUTABLES, HOST_GW, HOST_LOCAL, Room, conf_for
 
 pytestmark = [pytest.mark.feature("storm"), pytest.mark.once]
@@ -31,18 +32,20 @@ FEW_AT_ONCE = 6
 BOOTS = 2 if EMULATED else 10
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Room]:
+@contextmanager
+def crowded() -> Iterator[Room]:
+    """A room with a namespace for each of PODS pods."""
     with Room.create() as made:
         names = " ".join(f"s{number}" for number in range(PODS))
         made.node.run(f"for n in {names}; do ip netns add $n; nsenter --net=/run/netns/$n ip link set lo up; done")
         yield made
 
 
-@pytest.fixture
-def room(shared: Room) -> Iterator[Room]:
-    yield shared
-    assert residue(shared.node) == [] and missing(shared.node) == []
+@pytest.fixture(scope="module")
+def keeper() -> Iterator[Keeper]:
+    made = Keeper(crowded)
+    yield made
+    made.discard()
 
 
 def confs_of(chain: list[str], version: str, delegate: Json) -> list[Json]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.fabric import OUTSIDE_IP6, Fabric
 from tests.lab.node import Node
-from tests.lab.residue import missing, residue
+from tests.lab.residue import difference, residue
 from tests.runtime.chains import POD_CIDR, POD_CIDR6, REFERENCE
 from tests.runtime.containerd import Containerd
 from tests.runtime.cri import ExecFailed
@@ -43,8 +43,7 @@ def test_pods_of_the_reference_chain_talk_and_leave_nothing(fabric: Fabric, node
             first.exec("exit 3")
         first.remove()
         second.remove()
-        assert residue(node) == []
-        assert missing(node) == []
+        assert difference(node) == []
         assert runtime.leftovers() == []
 
 

@@ -63,11 +63,20 @@ def forget_flows(node: Node) -> None:
 
 def measured_egress_bits_per_sec(pod: Pod, fabric: Fabric, seconds: int = 8) -> float:
     """Frames' bits per second that one TCP flow of the pod brought to the outside host, its first 2 s left out."""
+    return _measured_bits_per_sec(pod, fabric, seconds)
+
+
+def measured_ingress_bits_per_sec(pod: Pod, fabric: Fabric, seconds: int = 8) -> float:
+    """Likewise, from the outside host to the pod."""
+    return _measured_bits_per_sec(pod, fabric, seconds, "-R")
+
+
+def _measured_bits_per_sec(pod: Pod, fabric: Fabric, seconds: int, *options: str) -> float:
     server = fabric.outside.popen(["iperf3", "-s", "-1", "--forceflush"], stdout=PIPE)
     assert server.stdout
     while "listening" not in server.stdout.readline():
         assert server.poll() is None, "the iperf3 server ended"
-    report = json.loads(pod.exec(["iperf3", "-c", OUTSIDE_IP, "-J", "-O", "2", "-t", str(seconds)]))
+    report = json.loads(pod.exec(["iperf3", "-c", OUTSIDE_IP, "-J", "-O", "2", "-t", str(seconds), *options]))
     fabric.outside.stop(server)
     return float(report["end"]["sum_received"]["bits_per_second"]) * BYTES_PER_PACKET / PAYLOAD_PER_PACKET
 
