@@ -19,7 +19,7 @@ from . import bpffs, command, pins
 
 ORDER = {
     "ingress": ("nic_in", "pod_in", "edt_to_ifb"),
-    "egress": ("edt_nic_out", "nic_out", "pod_out", "edt_pod_in", "edt_pod_out"),
+    "egress": ("edt_nic_out", "edt_nic_guard", "nic_out", "pod_out", "edt_pod_in", "edt_pod_out"),
 }
 """Egress: shaping classifies by pod address, so it comes before translation. Ingress: the redirect to an ifb is last,
 since what comes back from the ifb skips the hook (tc_skip_classify)."""

@@ -10,49 +10,73 @@ struct edt_addr {
 };
 _Static_assert(sizeof(struct edt_addr) == 16, "mirrored in Python");
 
-struct edt_bucket {
-	__u32 id;
-	__u32 dir;
-};
-_Static_assert(sizeof(struct edt_bucket) == 8, "mirrored in Python");
-
 enum edt_dir {
 	EDT_EGRESS, /* out of the pod */
 	EDT_INGRESS,
+	EDT_GUARD, /* out of the pod, at the NIC behind a shaped pod: drops only */
+};
+
+/* Ids are 1..EDT_IDS - 1; a bucket's place in the arrays is id << EDT_DIR_BITS | dir. */
+#define EDT_IDS 2048
+#define EDT_DIR_BITS 2
+#define EDT_BUCKETS (EDT_IDS << EDT_DIR_BITS)
+
+/* cost in ns = bytes on the wire * ns_per_byte >> EDT_COST_SHIFT: a division less for each packet. Good for 1 kB/s to
+ * 100 Gbit/s within 2e-5, and for packets of up to 16 MB. */
+#define EDT_COST_SHIFT 20
+
+enum edt_place {
+	EDT_AT_POD = 1, /* on the pod's own device, or on its end on the host */
+	EDT_AT_NIC = 2, /* on the node's uplinks: alone, or as a guard behind EDT_AT_POD */
+	EDT_AT_IFB = 4, /* on the node's shared ifb */
 };
 
 /* Written by user space only. */
 struct edt_cfg {
 	__u64 rate_bytes_per_sec; /* 0: no limit */
+	__u64 ns_per_byte;	  /* << EDT_COST_SHIFT */
 	__u64 burst_ns;		  /* burst / rate: how far an idle bucket may lag behind the clock */
 	__u64 horizon_ns;	  /* a packet that would have to wait longer is dropped */
 	__u64 ecn_ns;		  /* one that waits longer is marked CE; 0: none is */
 	__u32 prio;		  /* reserved for classes at the NIC; 0 */
-	__u32 flags;		  /* reserved; 0 */
+	__u32 flags;		  /* enum edt_place bits: where user space keeps the limit; no program looks at it */
 };
-_Static_assert(sizeof(struct edt_cfg) == 40, "mirrored in Python");
-
-/* Written by the program only, so that a change of limits never sets the clock back. */
-struct edt_state {
-	__u64 t_last_ns;      /* CLOCK_MONOTONIC: when the bucket's last packet will have been sent */
-	__u64 t_last_prio_ns; /* reserved for the sparse flows' own share of the rate */
-};
-_Static_assert(sizeof(struct edt_state) == 16, "mirrored in Python");
+_Static_assert(sizeof(struct edt_cfg) == 48, "mirrored in Python");
 
 #define EDT_HIST_BUCKETS 16
 #define EDT_HIST_SHIFT 16 /* in units of 65.536 us */
 
-struct edt_stats {
-	__u64 pkts; /* of those let through */
-	__u64 bytes;
-	__u64 delayed; /* sent later than they came */
+/* Written by the program only, so that a change of limits never sets the clock back. Shared by all CPUs: the counters
+ * are added to atomically, which costs no more than finding a per-CPU value. */
+struct edt_state {
+	__u64 t_last_ns;   /* CLOCK_MONOTONIC: when the bucket's last packet will have been sent */
+	__u64 t_sparse_ns; /* the same for the share of the rate that sparse flows may have at once */
+	__u64 bytes;	   /* of those let through */
+	__u64 delayed;	   /* sent later than they came */
 	__u64 ce;
 	__u64 drop;
-	__u64 bypass; /* reserved for sparse flows */
+	__u64 bypass; /* of sparse flows, sent ahead of what waits */
 	__u64 max_delay_ns;
-	/* Packets by delay: [0] below 65.5 us, [n] from 2^(n-1) of them, [15] from 1.07 s. */
+	/* Packets let through by delay: [0] below 65.5 us, [n] from 2^(n-1) of them, [15] from 1.07 s. */
 	__u64 hist[EDT_HIST_BUCKETS];
 };
-_Static_assert(sizeof(struct edt_stats) == 184, "mirrored in Python");
+_Static_assert(sizeof(struct edt_state) == 192, "mirrored in Python");
+
+/* What is remembered of one flow of a bucket, see edt_flow.h. */
+struct edt_flow {
+	__u64 last_ns;	/* when its last packet leaves */
+	__u64 share_ns; /* its own clock, which runs EDT_FLOW_SHARE times as fast as the bucket's */
+	__u32 tag;	/* the flow's hash */
+	__u32 unused;
+};
+_Static_assert(sizeof(struct edt_flow) == 24, "mirrored in Python");
+
+#define EDT_FLOW_SETS 32
+#define EDT_FLOW_WAYS 2
+
+struct edt_flows {
+	struct edt_flow flow[EDT_FLOW_SETS * EDT_FLOW_WAYS];
+};
+_Static_assert(sizeof(struct edt_flows) == 1536, "mirrored in Python");
 
 #endif

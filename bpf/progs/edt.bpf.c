@@ -5,7 +5,11 @@
  *   pod's socket --> eth0 [edt_pod_out: tstamp, CE, drop] --> fq on eth0 --> wire, master or host
  *   host --> pod's veth on the host [edt_pod_in: the same by destination] --> fq on that veth --> pod
  *
- * Hook: egress of the pod's own eth0, and of its veth on the host; TCX link or clsact filter; fq is the root qdisc.
+ *   pod --> NIC [edt_nic_out: as edt_pod_out, for pods that are not shaped themselves] --> mq and fq on the NIC
+ *   pod --> NIC [edt_nic_guard: drops what is above the rate, of pods that may have taken their own fq away]
+ *
+ * Hook: egress of the pod's own eth0, of its veth on the host, or of the NIC; TCX link or clsact filter; fq is the root
+ * qdisc, or the leaf of each queue. At the NIC before snat's programs, which change the address.
  * Verdicts: TC_ACT_UNSPEC, or TC_ACT_SHOT for what would wait beyond the horizon. That comes before the charge: a
  * bucket that pays for packets nobody sends is slower than its rate.
  * Maps: edt_maps.h. A source address without an id, or an id without limits, passes untouched.
@@ -13,8 +17,8 @@
 #include "vmlinux.h"
 #include "packet.h"
 #include "edt_maps.h"
+#include "edt_flow.h"
 
-#define NSEC_PER_SEC 1000000000ULL
 #define EDT_TRIES 4
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -40,7 +44,7 @@ static __always_inline bool edt_pod_addr(struct __sk_buff *skb, enum edt_dir dir
 		if (!ip)
 			return false;
 		addr->ip[10] = addr->ip[11] = 0xff;
-		__builtin_memcpy(&addr->ip[12], dir == EDT_EGRESS ? &ip->saddr : &ip->daddr, sizeof(ip->saddr));
+		__builtin_memcpy(&addr->ip[12], dir == EDT_INGRESS ? &ip->daddr : &ip->saddr, sizeof(ip->saddr));
 		return true;
 	}
 	if (link.proto_be != bpf_htons(ETH_P_IPV6))
@@ -48,30 +52,8 @@ static __always_inline bool edt_pod_addr(struct __sk_buff *skb, enum edt_dir dir
 	ip6 = packet_bytes(skb, link.net_off, sizeof(*ip6));
 	if (!ip6)
 		return false;
-	__builtin_memcpy(addr->ip, dir == EDT_EGRESS ? &ip6->saddr : &ip6->daddr, sizeof(ip6->saddr));
+	__builtin_memcpy(addr->ip, dir == EDT_INGRESS ? &ip6->daddr : &ip6->saddr, sizeof(ip6->saddr));
 	return true;
-}
-
-static __always_inline struct edt_state *edt_state_of(const struct edt_bucket *key)
-{
-	struct edt_state *state = bpf_map_lookup_elem(&edt_state, key);
-	struct edt_state fresh = {};
-
-	if (state)
-		return state;
-	bpf_map_update_elem(&edt_state, key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&edt_state, key);
-}
-
-static __always_inline struct edt_stats *edt_stats_of(const struct edt_bucket *key)
-{
-	struct edt_stats *stats = bpf_map_lookup_elem(&edt_stats, key);
-	static const struct edt_stats fresh;
-
-	if (stats)
-		return stats;
-	bpf_map_update_elem(&edt_stats, key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&edt_stats, key);
 }
 
 /*
@@ -116,18 +98,19 @@ static __always_inline __u32 edt_hist_bucket(__u64 delay_ns)
 	return length + (units != 0);
 }
 
-static __always_inline void edt_account(struct edt_stats *stats, __u32 len, __u64 delay_ns, bool ce)
+static __always_inline void edt_account(struct edt_state *state, __u32 len, __u64 delay_ns)
 {
 	__u32 bucket = edt_hist_bucket(delay_ns);
 
-	stats->pkts++;
-	stats->bytes += len;
-	stats->delayed += delay_ns != 0;
-	stats->ce += ce;
-	if (delay_ns > stats->max_delay_ns)
-		stats->max_delay_ns = delay_ns;
+	__sync_fetch_and_add(&state->bytes, len);
 	if (bucket < EDT_HIST_BUCKETS)
-		stats->hist[bucket]++;
+		__sync_fetch_and_add(&state->hist[bucket], 1);
+	if (!delay_ns)
+		return;
+	__sync_fetch_and_add(&state->delayed, 1);
+	/* Of two that are larger than all before, either may stay. */
+	if (delay_ns > state->max_delay_ns)
+		state->max_delay_ns = delay_ns;
 }
 
 /*
@@ -140,50 +123,77 @@ static __always_inline void edt_set_departure(struct __sk_buff *skb, __u64 at_ns
 		skb->tstamp = at_ns;
 }
 
-static __always_inline int edt_limit(struct __sk_buff *skb, const struct edt_bucket *key, const struct edt_cfg *cfg)
+/* True when the packet may leave before what waits, and was charged to the share of those that may. */
+static __always_inline bool edt_may_pass(struct edt_state *state, const struct edt_flow *flow, bool small,
+					 __u64 cost_ns, __u64 now_ns)
+{
+	return flow && small && flow->last_ns <= now_ns && edt_sparse_fits(state, cost_ns, now_ns);
+}
+
+static __always_inline int edt_limit(struct __sk_buff *skb, struct edt_state *state, const struct edt_cfg *cfg,
+				     struct edt_flows *flows)
 {
 	struct edt_departure d = {.now_ns = bpf_ktime_get_ns(), .wanted_ns = skb->tstamp};
-	struct edt_state *state = edt_state_of(key);
-	struct edt_stats *stats = edt_stats_of(key);
+	__u64 cost_ns = (skb->wire_len * cfg->ns_per_byte + (1 << (EDT_COST_SHIFT - 1))) >> EDT_COST_SHIFT;
+	struct edt_flow *flow = NULL;
 	__u64 delay_ns = 0;
-	bool ce = false;
+	bool small, fits;
 
-	if (!state)
-		return TC_ACT_UNSPEC;
 	if (d.wanted_ns < d.now_ns)
 		d.wanted_ns = d.now_ns;
-	if (!edt_charge(state, cfg, skb->wire_len * NSEC_PER_SEC / cfg->rate_bytes_per_sec, &d)) {
-		if (stats)
-			stats->drop++;
-		return TC_ACT_SHOT;
+	if (flows)
+		flow = edt_flow_of(flows, bpf_get_hash_recalc(skb), d.now_ns);
+	small = flow && edt_flow_is_small(flow, cost_ns, d.now_ns);
+	fits = edt_charge(state, cfg, cost_ns, &d);
+	if (!fits || d.at_ns > d.wanted_ns) {
+		if (edt_may_pass(state, flow, small, cost_ns, d.now_ns)) {
+			if (!fits)
+				__sync_fetch_and_add(&state->t_last_ns, cost_ns);
+			__sync_fetch_and_add(&state->bypass, 1);
+			d.at_ns = d.wanted_ns;
+		} else if (!fits) {
+			__sync_fetch_and_add(&state->drop, 1);
+			return TC_ACT_SHOT;
+		} else {
+			delay_ns = d.at_ns - d.now_ns;
+			if (cfg->ecn_ns && delay_ns > cfg->ecn_ns && bpf_skb_ecn_set_ce(skb) == 1)
+				__sync_fetch_and_add(&state->ce, 1);
+			edt_set_departure(skb, d.at_ns);
+		}
+	} else {
+		d.at_ns = d.wanted_ns;
 	}
-	if (d.at_ns > d.wanted_ns) {
-		delay_ns = d.at_ns - d.now_ns;
-		ce = cfg->ecn_ns && delay_ns > cfg->ecn_ns && bpf_skb_ecn_set_ce(skb) == 1;
-		edt_set_departure(skb, d.at_ns);
-	}
-	if (stats)
-		edt_account(stats, skb->wire_len, delay_ns, ce);
+	if (flow)
+		flow->last_ns = d.at_ns;
+	edt_account(state, skb->wire_len, delay_ns);
 	return TC_ACT_UNSPEC;
 }
 
 static __always_inline int edt_run(struct __sk_buff *skb, enum edt_dir dir)
 {
-	struct edt_bucket key = {.dir = dir};
+	struct edt_flows *flows = NULL;
+	struct edt_state *state;
 	struct edt_addr addr;
 	struct edt_cfg *cfg;
-	__u32 *id;
+	__u32 *id, bucket;
 
 	if (!edt_pod_addr(skb, dir, &addr))
 		return TC_ACT_UNSPEC;
 	id = bpf_map_lookup_elem(&ip2id, &addr);
 	if (!id)
 		return TC_ACT_UNSPEC;
-	key.id = *id;
-	cfg = bpf_map_lookup_elem(&edt_cfg, &key);
+	bucket = *id << EDT_DIR_BITS | dir;
+	cfg = bpf_map_lookup_elem(&edt_cfg, &bucket);
 	if (!cfg || !cfg->rate_bytes_per_sec)
 		return TC_ACT_UNSPEC;
-	return edt_limit(skb, &key, cfg);
+	state = bpf_map_lookup_elem(&edt_state, &bucket);
+	if (!state)
+		return TC_ACT_UNSPEC;
+	if (dir != EDT_GUARD) {
+		bucket = *id << 1 | dir;
+		flows = bpf_map_lookup_elem(&edt_flows, &bucket);
+	}
+	return edt_limit(skb, state, cfg, flows);
 }
 
 SEC("tc")
@@ -196,4 +206,16 @@ SEC("tc")
 int edt_pod_in(struct __sk_buff *skb)
 {
 	return edt_run(skb, EDT_INGRESS);
+}
+
+SEC("tc")
+int edt_nic_out(struct __sk_buff *skb)
+{
+	return edt_run(skb, EDT_EGRESS);
+}
+
+SEC("tc")
+int edt_nic_guard(struct __sk_buff *skb)
+{
+	return edt_run(skb, EDT_GUARD);
 }

@@ -17,9 +17,7 @@ from typing import Any
 from tests.lab import hooks
 
 PINS = Path("/sys/fs/bpf/bypath")
-PER_POD_MAPS = frozenset(
-    ("attachments", "pods", "networks", "nomasq", "uplinks", "ip2id", "edt_cfg", "edt_state", "edt_stats")
-)
+PER_POD_MAPS = frozenset(("attachments", "pods", "networks", "nomasq", "uplinks", "ip2id", "edt_ids"))
 """Pinned maps in which any entry at all needs a living pod."""
 
 

@@ -13,7 +13,7 @@ from tests.progs.run import Loaded, Ran, test_run
 
 POD, POD6, STRANGER = "10.244.1.5", "2001:db8::5", "10.250.1.1"
 ID = 3
-BUCKET, BUCKET_IN = layout.BUCKET.pack(ID, layout.EGRESS), layout.BUCKET.pack(ID, layout.INGRESS)
+EGRESS, INGRESS, GUARD = layout.EGRESS, layout.INGRESS, layout.GUARD
 SEC = 1_000_000_000
 MS = 1_000_000
 
@@ -24,13 +24,20 @@ def now_ns() -> int:
 
 
 class EdtBench:
-    """Maps emptied for each test."""
+    """Limits, clocks and counters zeroed for each test."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.tables = loaded.tables
-        for name in ("ip2id", "edt_cfg", "edt_state", "edt_stats"):
-            self.tables[name].clear()
+        self.tables["ip2id"].clear()
+        for direction in (EGRESS, INGRESS, GUARD):
+            for name, table in ("edt_cfg", layout.CFG), ("edt_state", layout.STATE):
+                self.tables[name][layout.bucket(ID, direction)] = bytes(table.size)
+        self.forget_flows()
+
+    def forget_flows(self) -> None:
+        for direction in (EGRESS, INGRESS):
+            self.tables["edt_flows"][layout.flows_of(ID, direction)] = bytes(layout.FLOWS.size)
 
     def limit(
         self,
@@ -39,30 +46,39 @@ class EdtBench:
         burst_ns: int = 0,
         horizon_ns: int = 100 * MS,
         ecn_ns: int = 0,
-        bucket: bytes = BUCKET,
+        direction: int = EGRESS,
     ) -> None:
-        """One limit for both of the pod's addresses, out of the pod unless the bucket says otherwise."""
+        """One limit for both of the pod's addresses, out of the pod unless the direction says otherwise."""
         for text in (POD, POD6):
             key = layout.pack_addr(ipaddress.ip_address(text).packed)
             self.tables["ip2id"][key] = layout.U32.pack(ID)
-        self.tables["edt_cfg"][bucket] = layout.CFG.pack(rate_bytes_per_sec, burst_ns, horizon_ns, ecn_ns, 0, 0)
+        per_byte = layout.ns_per_byte(rate_bytes_per_sec)
+        self.tables["edt_cfg"][layout.bucket(ID, direction)] = layout.CFG.pack(
+            rate_bytes_per_sec, per_byte, burst_ns, horizon_ns, ecn_ns, 0, 0
+        )
 
     def run(self, packet: bytes, program: str = "edt_pod_out", **options: Any) -> Ran:
         return test_run(self.loaded.programs[program], packet, **options)
 
-    def set_last(self, t_last_ns: int) -> None:
-        self.tables["edt_state"][BUCKET] = layout.STATE.pack(t_last_ns, 0)
+    def set_last(self, t_last_ns: int, direction: int = EGRESS) -> None:
+        """The bucket's clock; the share of the sparse flows counts as used up, so that nothing passes what waits."""
+        counts = self.stats(direction)
+        hist = layout.HIST.pack(*counts.pop("hist"))
+        counts |= {"t_last_ns": t_last_ns, "t_sparse_ns": 1 << 62}
+        values = [hist if name == "hist" else counts[name] for name, _ in layout.STATE.fields]
+        self.tables["edt_state"][layout.bucket(ID, direction)] = layout.STATE.pack(*values)
+
+    def give_sparse_share(self) -> None:
+        """From now on sparse flows have their whole share."""
+        key = layout.bucket(ID, EGRESS)
+        raw = self.tables["edt_state"][key]
+        self.tables["edt_state"][key] = raw[:8] + bytes(8) + raw[16:]
 
     def last_ns(self) -> int:
-        return int(layout.STATE.named(self.tables["edt_state"][BUCKET])["t_last_ns"])
+        return int(self.stats()["t_last_ns"])
 
-    def stats(self) -> dict[str, Any]:
-        """Summed over the CPUs; hist as a list."""
-        total: dict[str, Any] = {"hist": [0] * 16}
-        for raw in self.tables["edt_stats"].per_cpu(BUCKET):
-            values = layout.STATS.named(raw)
-            counts = layout.HIST.unpack(values.pop("hist"))
-            total["hist"] = [a + b for a, b in zip(total["hist"], counts, strict=True)]
-            for name, value in values.items():
-                total[name] = max(total.get(name, 0), value) if name == "max_delay_ns" else total.get(name, 0) + value
-        return total
+    def stats(self, direction: int = EGRESS) -> dict[str, Any]:
+        """STATE by its names; hist as a list, and its sum as pkts."""
+        values = layout.STATE.named(self.tables["edt_state"][layout.bucket(ID, direction)])
+        hist = list(layout.HIST.unpack(values["hist"]))
+        return {**values, "hist": hist, "pkts": sum(hist)}

@@ -11,7 +11,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
-from tests.progs.edt_bench import BUCKET, BUCKET_IN, MS, POD, POD6, SEC, STRANGER, EdtBench, now_ns
+from tests.progs.edt_bench import GUARD, INGRESS, MS, POD, POD6, SEC, STRANGER, EdtBench, now_ns
 from tests.progs.run import SHOT, UNSPEC
 
 pytestmark = pytest.mark.feature("edt program")
@@ -53,9 +53,9 @@ def test_both_addresses_of_a_pod_fill_one_bucket(edt: EdtBench) -> None:
 
 
 def test_what_comes_to_a_pod_is_charged_by_its_destination_in_a_bucket_of_its_own(edt: EdtBench) -> None:
-    edt.limit(RATE, horizon_ns=NO_HORIZON, bucket=BUCKET_IN)
+    edt.limit(RATE, horizon_ns=NO_HORIZON, direction=INGRESS)
     start = now_ns() + AHEAD_NS
-    edt.tables["edt_state"][BUCKET_IN] = layout.STATE.pack(start, 0)
+    edt.set_last(start, INGRESS)
     to_v4 = bytes(ETHER / IP(src="198.51.100.1", dst=POD) / UDP() / bytes(958))
     to_v6 = bytes(ETHER / IPv6(src="2001:db8::1", dst=POD6) / UDP() / bytes(938))
     assert [edt.run(packet, "edt_pod_in").tstamp_ns for packet in (to_v4, to_v6, to_v4)] == [
@@ -65,7 +65,7 @@ def test_what_comes_to_a_pod_is_charged_by_its_destination_in_a_bucket_of_its_ow
     ]
     assert edt.run(v4(), "edt_pod_in").tstamp_ns == 0, "what a pod sends is no concern of its ingress"
     assert edt.run(to_v4).tstamp_ns == edt.run(v4()).tstamp_ns == 0, "nor the other way round"
-    assert list(edt.tables["edt_state"]) == [BUCKET_IN]
+    assert edt.stats()["t_last_ns"] == 0
 
 
 def test_an_idle_bucket_without_burst_starts_from_now(edt: EdtBench) -> None:
@@ -150,9 +150,7 @@ def test_a_pod_without_limits_passes_untouched(edt: EdtBench) -> None:
         assert (ran.verdict, ran.packet, ran.tstamp_ns) == (UNSPEC, packet, 12345)
     edt.limit(0)
     assert edt.run(v4()).verdict == UNSPEC
-    edt.tables["edt_cfg"].clear()
-    assert edt.run(v4()).verdict == UNSPEC
-    assert len(edt.tables["edt_state"]) == len(edt.tables["edt_stats"]) == 0
+    assert (edt.last_ns(), edt.stats()["pkts"]) == (0, 0)
 
 
 def test_a_tagged_packet_is_charged_too(edt: EdtBench) -> None:
@@ -170,9 +168,9 @@ def test_a_packet_cut_anywhere_passes_untouched(edt: EdtBench, packet: bytes, ne
     tagged = packet[:12] + b"\x81\x00\0\0" + packet[12:]
     for length in range(14, needed + 4):
         assert edt.run(tagged[:length]).packet == tagged[:length]
-    assert len(edt.tables["edt_state"]) == 0
+    assert edt.stats()["pkts"] == 0
     edt.run(tagged[: needed + 4])
-    assert len(edt.tables["edt_state"]) == 1
+    assert edt.stats()["pkts"] == 1
 
 
 def hist_bucket(delay_ns: int) -> int:
@@ -226,4 +224,30 @@ def test_a_change_of_limits_leaves_the_clock_alone(edt: EdtBench) -> None:
     edt.limit(RATE * 10, horizon_ns=NO_HORIZON)
     assert edt.run(v4()).tstamp_ns == start + MS
     assert edt.last_ns() == start + MS + MS // 10
-    assert layout.STATE.size == len(edt.tables["edt_state"][BUCKET])
+
+
+def test_the_guard_drops_what_is_above_the_rate_and_delays_nothing(edt: EdtBench) -> None:
+    edt.limit(RATE, horizon_ns=0, burst_ns=10 * MS, direction=GUARD)
+    edt.set_last(0, GUARD)
+    begun = now_ns()
+    ran = [edt.run(v4(), "edt_nic_guard") for _ in range(59)]
+    passed = [each.verdict for each in ran].count(UNSPEC)
+    assert 10 <= passed <= 11 + (now_ns() - begun) // MS
+    assert {each.tstamp_ns for each in ran} == {0}
+    assert edt.stats(GUARD)["drop"] == 59 - passed
+    assert edt.stats()["pkts"] == 0, "the pod's own bucket is another one"
+
+
+@pytest.mark.parametrize("rate", [1000, 125_000, 1_250_000, 125_000_000, 12_500_000_000])
+def test_the_cost_of_a_byte_is_exact_from_8_kbit_to_100_gbit(edt: EdtBench, rate: int) -> None:
+    edt.limit(rate, horizon_ns=NO_HORIZON)
+    start = now_ns() + AHEAD_NS
+    edt.set_last(start)
+    edt.run(v4(1500), repeat=1000)
+    assert edt.last_ns() - start == pytest.approx(1500 * 1000 * SEC / rate, rel=1e-4)
+
+
+def test_names_of_directions_and_the_number_of_ids_are_those_of_the_program(edt: EdtBench) -> None:
+    assert edt.tables["edt_cfg"].max_entries == 4 * layout.IDS == edt.tables["edt_state"].max_entries
+    assert edt.tables["edt_flows"].max_entries == 2 * layout.IDS
+    assert layout.bucket(layout.IDS - 1, layout.GUARD) == layout.U32.pack(4 * layout.IDS - 2)

@@ -79,4 +79,4 @@ def test_enforcement_on_the_nic_is_said_to_be_unsupported() -> None:
 def test_a_gso_packet_is_four_milliseconds_of_the_rate_within_two_frames_and_64_kib() -> None:
     slow, fifty, fast = (config(egressRate=rate).egress for rate in (1_000_000, 50_000_000, 10_000_000_000))
     assert slow and fifty and fast
-    assert [gso_max_bytes(limit, 1500) for limit in (slow, fifty, fast)] == [3000, 25_000, 65536]
+    assert [gso_max_bytes(limit.rate_bytes_per_sec, 1500) for limit in (slow, fifty, fast)] == [3000, 25_000, 65536]

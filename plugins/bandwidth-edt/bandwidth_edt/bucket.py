@@ -10,44 +10,86 @@ from __future__ import annotations
 import errno
 
 from bandwidth_edt import layout
-from bandwidth_edt.config import ECN_NS, HORIZON_NS, Limit
+from bandwidth_edt.config import ECN_NS, HORIZON_NS
 from bpf import command
 from bpf.maps import Map
 from cni.errors import TRY_AGAIN_LATER, CniError
 
-_DIRECTIONS = (layout.EGRESS, layout.INGRESS)
-_PROBES = 64
+_DIRECTIONS = (layout.EGRESS, layout.INGRESS, layout.GUARD)
+
+
+class Setting:
+    """One direction's limit and the places where it is kept, bits of layout.AT_*; an element of `edt_cfg`."""
+
+    __slots__ = ("burst_ns", "places", "rate_bytes_per_sec")
+
+    def __init__(self, rate_bytes_per_sec: int, burst_ns: int, places: int) -> None:
+        self.rate_bytes_per_sec = rate_bytes_per_sec
+        self.burst_ns = burst_ns
+        self.places = places
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Setting:
+        values = layout.CFG.named(raw)
+        return cls(values["rate_bytes_per_sec"], values["burst_ns"], values["flags"])
+
+    def pack(self) -> bytes:
+        rate = self.rate_bytes_per_sec
+        return layout.CFG.pack(rate, layout.ns_per_byte(rate), self.burst_ns, HORIZON_NS, ECN_NS, 0, self.places)
 
 
 class Buckets:
     """The pinned maps. Raises FileNotFoundError when no ADD of this boot has loaded the programs."""
 
-    __slots__ = ("_cfg", "_ip2id", "_state", "_stats")
+    __slots__ = ("_cfg", "_flows", "_ids", "_ip2id", "_state")
 
     def __init__(self, plugin: str) -> None:
+        self._ids = Map(plugin, "edt_ids", layout.U32.size, layout.U64.size)
         self._ip2id = Map(plugin, "ip2id", layout.ADDR.size, layout.U32.size)
-        self._cfg = Map(plugin, "edt_cfg", layout.BUCKET.size, layout.CFG.size)
-        self._state = Map(plugin, "edt_state", layout.BUCKET.size, layout.STATE.size)
-        self._stats = Map(plugin, "edt_stats", layout.BUCKET.size, layout.STATS.size)
+        self._cfg = Map(plugin, "edt_cfg", layout.U32.size, layout.CFG.size)
+        self._state = Map(plugin, "edt_state", layout.U32.size, layout.STATE.size)
+        self._flows = Map(plugin, "edt_flows", layout.U32.size, layout.FLOWS.size)
 
     def claim(self, attachment_key: int) -> int:
-        """An id that no pod has, made of the attachment's key; its egress entry is taken at once, without a limit."""
-        for probe in range(_PROBES):
-            number = (attachment_key + probe) % 0xFFFFFFFF + 1
+        """An id that no pod has: the first free one from a place that the attachment's key decides."""
+        for probe in range(layout.IDS - 1):
+            number = (attachment_key + probe) % (layout.IDS - 1) + 1
             try:
-                self._cfg.put(_key(number, layout.EGRESS), _UNLIMITED, command.BPF_NOEXIST)
+                self._ids.put(layout.U32.pack(number), layout.U64.pack(attachment_key), command.BPF_NOEXIST)
             except OSError as error:
                 if error.errno != errno.EEXIST:
                     raise
                 continue
             return number
-        raise CniError(TRY_AGAIN_LATER, f"no free bucket after {_PROBES} tries; call GC, then ADD again")
+        raise CniError(
+            TRY_AGAIN_LATER, f"all {layout.IDS - 1} limits of this node are taken; call GC with the pods that are valid"
+        )
 
-    def limit(self, number: int, direction: int, limit: Limit) -> None:
-        self._cfg.put(_key(number, direction), pack_limit(limit))
+    def put(self, number: int, direction: int, setting: Setting) -> None:
+        """In force from the next packet on. The bucket's clock goes on, so a pod gains nothing from a change."""
+        self._cfg.put(layout.bucket(number, direction), setting.pack())
 
-    def limit_of(self, number: int, direction: int) -> bytes | None:
-        return self._cfg.get(_key(number, direction))
+    def get(self, number: int, direction: int) -> Setting | None:
+        """None when there is no limit."""
+        found = self._cfg.get(layout.bucket(number, direction)) or _UNLIMITED
+        return Setting.unpack(found) if found != _UNLIMITED else None
+
+    def users(self, place: int) -> list[int]:
+        """The ids with a limit that is kept at this place."""
+        found = []
+        for key in self._ids.every_key():
+            number = layout.U32.unpack(key)[0]
+            settings = [self.get(number, direction) for direction in _DIRECTIONS]
+            if any(setting and setting.places & place for setting in settings):
+                found.append(number)
+        return found
+
+    def unlimit(self, number: int, direction: int) -> None:
+        """Before the counters and clocks are forgotten, so that no packet can write to them any more."""
+        self._cfg.put(layout.bucket(number, direction), _UNLIMITED)
+        self._state.put(layout.bucket(number, direction), bytes(layout.STATE.size))
+        if direction != layout.GUARD:
+            self._flows.put(layout.flows_of(number, direction), bytes(layout.FLOWS.size))
 
     def lead(self, addresses: list[bytes], number: int) -> None:
         """From now on these packed addresses are this pod's."""
@@ -59,29 +101,24 @@ class Buckets:
         return None if value is None else int(layout.U32.unpack(value)[0])
 
     def remove(self, addresses: list[bytes], number: int) -> None:
-        """Addresses that lead to another pod by now stay."""
+        """Addresses that lead to another pod by now stay. The id is given back last."""
         for packed in addresses:
             if self.leads_to(packed) == number:
                 self._ip2id.remove(layout.pack_addr(packed))
         for direction in _DIRECTIONS:
-            self._cfg.remove(_key(number, direction))
-            self._state.remove(_key(number, direction))
-            self._stats.remove(_key(number, direction))
+            if self.get(number, direction):
+                self.unlimit(number, direction)
+        self._ids.remove(layout.U32.pack(number))
 
     def keep_only(self, numbers: set[int]) -> None:
-        """Remove the buckets of all other ids."""
-        for key in self._cfg.every_key():
-            number = layout.BUCKET.unpack(key)[0]
+        """Remove the buckets of all other ids, and the addresses that lead to them."""
+        for key, value in list(self._ip2id.items()):
+            if layout.U32.unpack(value)[0] not in numbers:
+                self._ip2id.remove(key)
+        for key in self._ids.every_key():
+            number = layout.U32.unpack(key)[0]
             if number not in numbers:
                 self.remove([], number)
-
-
-def _key(number: int, direction: int) -> bytes:
-    return layout.BUCKET.pack(number, direction)
-
-
-def pack_limit(limit: Limit) -> bytes:
-    return layout.CFG.pack(limit.rate_bytes_per_sec, limit.burst_ns, HORIZON_NS, ECN_NS, 0, 0)
 
 
 _UNLIMITED = bytes(layout.CFG.size)

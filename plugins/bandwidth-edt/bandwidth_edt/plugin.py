@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import posix
 
-from bandwidth_edt import bucket, config
-from bandwidth_edt.bucket import Buckets
+from bandwidth_edt import config, layout
+from bandwidth_edt.bucket import Buckets, Setting
 from bandwidth_edt.config import Config, Limit
-from bandwidth_edt.shaper import EGRESS, INGRESS, NAMES, OBJECT, PLUGIN, Shaper, hook_of
+from bandwidth_edt.pod import DIRECTIONS, Pod
+from bandwidth_edt.shaper import EGRESS, INGRESS, OBJECT, PLUGIN
 from bpf import bpffs, loader, records
 from bpf.records import Record, Records
 from cni import files, result
-from cni.errors import CHECK_FAILED, INVALID_CONFIG, NOT_READY, UNSUPPORTED_FIELD, CniError
+from cni.errors import CHECK_FAILED, CONFLICT, INVALID_CONFIG, NOT_READY, UNSUPPORTED_FIELD, CniError
 from cni.identity import Attachment, fnv1a_64
 from cni.net import ipaddr, link, netns
-from cni.net.netlink import Socket
 from cni.undo import Attempts, Undo
 
 TYPE_CHECKING = False
@@ -36,31 +36,33 @@ class BandwidthEdt:
         self._config = Config(conf)
 
     def add(self, request: Request, conf: NetConf, pod: NetNs) -> Result:
+        """A second ADD of a pod changes its limits; without any limit it takes them away."""
         previous = result.required_prev(conf)
-        limits = self._limits()
-        if not limits:
-            return previous
         attachment = Attachment.of(request, conf.name)
-        record = Record.of(request, pod)
-        record.addresses = _addresses(previous, request)
+        owned = records.open_if_any(PLUGIN)
+        record = owned.get(attachment) if owned else None
+        if not self._config.egress and not self._config.ingress:
+            if owned and record:
+                _remove(owned, attachment.key, attachment.network_key, record, pod)
+            return previous
+        addresses = _addresses(previous, request)
         found = link.get(pod.rtnetlink(), request.ifname)
-        record.pod_ifindex = found.index
-        record.host_ifindex = _host_end(found) if INGRESS in limits else 0
+        wanted = self._wanted(found)
         loader.ensure(OBJECT, _renew_pods)
         owned = records.open_or_create(PLUGIN)
-        buckets = Buckets(PLUGIN)
         # An upgrade that runs meanwhile must see the pod whole or not at all, see _renew_pods().
         with bpffs.Lock(PLUGIN), Undo() as undo:
-            owned.claim(attachment, record)
-            undo.callback(owned.remove, attachment.key, attachment.network_key)
-            record.number = buckets.claim(attachment.key)
-            undo.callback(buckets.remove, record.addresses, record.number)
-            owned.put(attachment, record)
-            for direction, limit in limits.items():
-                buckets.limit(record.number, direction, limit)
-                undo.callback(_detach, pod, record, attachment.key, direction)
-                _attach(pod, record, attachment.key, direction, limit)
-            buckets.lead(record.addresses, record.number)
+            record = owned.get(attachment)
+            if record is None:
+                record = _claim(owned, attachment, Record.of(request, pod), found, addresses, undo)
+            elif (record.netns_inode, record.addresses) != (pod.inode, addresses):
+                raise CniError(
+                    CONFLICT,
+                    f"CNI_CONTAINERID {request.container_id} has {request.ifname} on network {conf.name} already, in "
+                    "another network namespace or with other addresses; call DEL for it first",
+                )
+            _enforce(Pod(Buckets(PLUGIN), attachment.key, record, pod), record, wanted, undo)
+            Buckets(PLUGIN).lead(record.addresses, record.number)
             undo.pop_all()
         return previous
 
@@ -74,14 +76,12 @@ class BandwidthEdt:
 
     def check(self, request: Request, conf: NetConf, pod: NetNs) -> None:
         previous = result.required_prev(conf)
-        limits = self._limits()
         attachment = Attachment.of(request, conf.name)
-        if not limits:
+        if not self._config.egress and not self._config.ingress:
             return
         record = records.required(PLUGIN, attachment)
-        faults = _map_faults(record, limits, _addresses(previous, request))
-        for direction in limits:
-            faults += _device_faults(pod, record, attachment.key, direction)
+        wanted = self._wanted(link.get(pod.rtnetlink(), request.ifname))
+        faults = Pod(Buckets(PLUGIN), attachment.key, record, pod).faults(wanted, _addresses(previous, request))
         if faults:
             raise CniError(CHECK_FAILED, f"{request.ifname}: " + ", ".join(faults))
 
@@ -101,9 +101,44 @@ class BandwidthEdt:
             attempts.run(_sweep, owned)
         attempts.finish()
 
-    def _limits(self) -> dict[int, Limit]:
-        wanted = {EGRESS: self._config.egress, INGRESS: self._config.ingress}
-        return {direction: limit for direction, limit in wanted.items() if limit}
+    def _wanted(self, found: link.Link) -> dict[int, Setting]:
+        """Direction -> its setting, of the limited ones. Raises CniError when the pod's device cannot have it."""
+        wanted = {}
+        if self._config.egress:
+            wanted[EGRESS] = _setting(self._config.egress, layout.AT_POD)
+        if self._config.ingress:
+            _host_end(found)
+            wanted[INGRESS] = _setting(self._config.ingress, layout.AT_POD)
+        return wanted
+
+
+def _setting(limit: Limit, places: int) -> Setting:
+    return Setting(limit.rate_bytes_per_sec, limit.burst_ns, places)
+
+
+def _claim(
+    owned: Records, attachment: Attachment, record: Record, found: link.Link, addresses: list[bytes], undo: Undo
+) -> Record:
+    """Write down what a first ADD is about to do, and take an id."""
+    record.addresses = addresses
+    record.pod_ifindex = found.index
+    record.host_ifindex = found.parent if found.kind == "veth" else 0
+    buckets = Buckets(PLUGIN)
+    owned.claim(attachment, record)
+    undo.callback(owned.remove, attachment.key, attachment.network_key)
+    record.number = buckets.claim(attachment.key)
+    undo.callback(buckets.remove, record.addresses, record.number)
+    owned.put(attachment, record)
+    return record
+
+
+def _enforce(pod: Pod, record: Record, wanted: dict[int, Setting], undo: Undo) -> None:
+    """Every direction from what is in force to what is wanted."""
+    buckets = Buckets(PLUGIN)
+    for direction in DIRECTIONS:
+        before, after = buckets.get(record.number, direction), wanted.get(direction)
+        undo.callback(pod.change, direction, after, before)
+        pod.change(direction, before, after)
 
 
 def _addresses(previous: Result, request: Request) -> list[bytes]:
@@ -126,56 +161,14 @@ def _host_end(found: link.Link) -> int:
 
 def _renew_pods() -> None:
     """An upgrade: pods that are there get the new programs too. loader.ensure() holds the lock."""
-    owned, buckets = records.open_or_create(PLUGIN), Buckets(PLUGIN)
-    for _, key, record in owned.items():
-        pod = netns.reopen(record.netns_path, record.netns_inode)
-        for direction in (EGRESS, INGRESS):
-            shaper = _shaper(pod, record, key, direction) if buckets.limit_of(record.number, direction) else None
-            if shaper:
-                shaper.renew()
-
-
-def _device(pod: NetNs | None, record: Record, direction: int) -> tuple[Socket, link.Link] | None:
-    """Where this direction is shaped, or None when that device is gone."""
-    if direction == INGRESS:
-        socket, index = Socket(), record.host_ifindex
-    elif pod is not None:
-        socket, index = pod.rtnetlink(), record.pod_ifindex
-    else:
-        return None
-    found = link.find_by_index(socket, index) if index else None
-    return (socket, found) if found else None
-
-
-def _shaper(pod: NetNs | None, record: Record, key: int, direction: int) -> Shaper | None:
-    device = _device(pod, record, direction)
-    return Shaper(direction, *device, f"{key:016x}", pod if direction == EGRESS else None) if device else None
-
-
-def _attach(pod: NetNs, record: Record, key: int, direction: int, limit: Limit) -> None:
-    shaper = _shaper(pod, record, key, direction)
-    if shaper is None:
-        raise CniError(INVALID_CONFIG, f"{record.ifname} vanished from {pod.path} during ADD")
-    shaper.attach(limit)
-
-
-def _detach(pod: NetNs | None, record: Record, key: int, direction: int) -> None:
-    """Give the device back; of a device that is gone, only the pin of its link is left."""
-    shaper = _shaper(pod, record, key, direction)
-    if shaper:
-        shaper.detach()
-    else:
-        hook_of(direction, 0, f"{key:016x}").detach(None)
+    buckets = Buckets(PLUGIN)
+    for _, key, record in records.open_or_create(PLUGIN).items():
+        Pod(buckets, key, record, netns.reopen(record.netns_path, record.netns_inode)).renew()
 
 
 def _remove(owned: Records, key: int, network_key: int, record: Record, pod: NetNs | None) -> None:
-    attempts = Attempts()
     with bpffs.Lock(PLUGIN):
-        for direction in (EGRESS, INGRESS):
-            attempts.run(_detach, pod, record, key, direction)
-        if record.number:
-            attempts.run(Buckets(PLUGIN).remove, record.addresses, record.number)
-        attempts.finish()
+        Pod(Buckets(PLUGIN), key, record, pod).remove()
         owned.remove(key, network_key)
 
 
@@ -183,23 +176,6 @@ def _sweep(owned: Records) -> None:
     """Buckets that no record names: of an ADD that was killed between taking one and writing it down."""
     with bpffs.Lock(PLUGIN):
         Buckets(PLUGIN).keep_only(owned.numbers())
-
-
-def _map_faults(record: Record, limits: dict[int, Limit], addresses: list[bytes]) -> list[str]:
-    buckets = Buckets(PLUGIN)
-    faults = []
-    for direction, limit in limits.items():
-        if buckets.limit_of(record.number, direction) != bucket.pack_limit(limit):
-            faults.append(f"the {NAMES[direction]} limit in force is not {limit.rate_bytes_per_sec * 8} bit/s")
-    for packed in addresses:
-        if buckets.leads_to(packed) != record.number:
-            faults.append(f"{ipaddr.text_of(packed)} does not lead to the pod's bucket")
-    return faults
-
-
-def _device_faults(pod: NetNs, record: Record, key: int, direction: int) -> list[str]:
-    shaper = _shaper(pod, record, key, direction)
-    return shaper.faults() if shaper else [f"the device of the {NAMES[direction]} limit is gone"]
 
 
 def _kernel_has_fq() -> bool | None:

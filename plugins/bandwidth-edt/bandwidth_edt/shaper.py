@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 
 from bandwidth_edt import layout
-from bandwidth_edt.config import Limit
 from bpf.attach import Hook
 from bpf.loader import Object
 from cni.errors import CONFLICT, KERNEL_LACKS, CniError
@@ -21,7 +20,12 @@ if TYPE_CHECKING:
     from cni.net.netns import NetNs
 
 PLUGIN = "bandwidth-edt"
-OBJECT = Object(PLUGIN, "edt.bpf.o", ("ip2id", "edt_cfg", "edt_state", "edt_stats"), ("edt_pod_out", "edt_pod_in"))
+OBJECT = Object(
+    PLUGIN,
+    "edt.bpf.o",
+    ("ip2id", "edt_ids", "edt_cfg", "edt_state", "edt_flows"),
+    ("edt_pod_out", "edt_pod_in", "edt_nic_out", "edt_nic_guard"),
+)
 EGRESS, INGRESS = layout.EGRESS, layout.INGRESS
 NAMES = {EGRESS: "egress", INGRESS: "ingress"}
 _PROGRAMS = {EGRESS: "edt_pod_out", INGRESS: "edt_pod_in"}
@@ -46,11 +50,11 @@ class Shaper:
         self._pod = pod
         self._hook = hook_of(direction, found.index, place)
 
-    def attach(self, limit: Limit) -> None:
+    def attach(self, rate_bytes_per_sec: int) -> None:
         """The qdisc first: without fq the program's times would hold nothing back."""
         self._put_fq()
         self.renew()
-        self._socket.ask(link.set_gso_max(self._link.name, gso_max_bytes(limit, self._link.mtu)))
+        self._socket.ask(link.set_gso_max(self._link.name, gso_max_bytes(rate_bytes_per_sec, self._link.mtu)))
 
     def renew(self) -> None:
         """Attach the pinned program, in the place of an older one where there is one."""
@@ -106,6 +110,6 @@ def hook_of(direction: int, index: int, place: str) -> Hook:
     return Hook(PLUGIN, _PROGRAMS[direction], index, "egress", place)
 
 
-def gso_max_bytes(limit: Limit, mtu: int) -> int:
+def gso_max_bytes(rate_bytes_per_sec: int, mtu: int) -> int:
     """A GSO packet leaves as a whole: 4 ms of rate at the most, so that others need not wait for 64 KB to pass."""
-    return max(2 * mtu, min(_GSO_MAX_BYTES, limit.rate_bytes_per_sec * _GSO_NS // _NS_PER_SEC))
+    return max(2 * mtu, min(_GSO_MAX_BYTES, rate_bytes_per_sec * _GSO_NS // _NS_PER_SEC))
