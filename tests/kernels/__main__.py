@@ -17,8 +17,19 @@ from tests.kernels import boot, fetch, table
 BUILD = boot.CHECKOUT / "build"
 FEATURES = BUILD / "features"
 PYTEST = [str(boot.CHECKOUT / ".venv/bin/python"), "-m", "pytest"]
-# What one machine of a kernel is given, longest first. Two run side by side, since an emulated one has one processor.
-LANES = {"runtime": ["tests/runtime"], "plugins": ["--ignore=tests/runtime"], "all": []}
+# A kernel's tests are shared by several machines, of which two run side by side, since an emulated one has one
+# processor. The longest come first, and REST is given what no other has.
+REST, ALL = "rest", "all"
+LANES = {
+    "runtime": ["tests/runtime/test_*.py"],
+    REST: [],
+    "nic": ["tests/plugins/test_bandwidth_nic*.py"],
+    "limits": [
+        "tests/plugins/test_bandwidth.py",
+        "tests/plugins/test_bandwidth_ifb*.py",
+        "tests/plugins/test_bandwidth_traffic.py",
+    ],
+}
 MACHINES_AT_ONCE = 2
 # make hands down when it started.
 STARTED = float(os.environ.get("START") or time.time())
@@ -53,6 +64,16 @@ def native(args: argparse.Namespace) -> bool:
     return finished("pytest on this machine's kernel", done.returncode)
 
 
+def selection(lane: str) -> list[str]:
+    """pytest's arguments for one machine's share."""
+    chosen = {name: [str(file) for glob in LANES[name] for file in sorted(boot.CHECKOUT.glob(glob))] for name in LANES}
+    if lane == ALL:
+        return []
+    if lane == REST:
+        return [f"--ignore={file}" for files in chosen.values() for file in files]
+    return chosen[lane]
+
+
 def under(guest: boot.Machine, lane: str, args: argparse.Namespace) -> bool:
     """The tests of one lane that carry a feature mark, under another kernel."""
     result = FEATURES / f"{guest.kernel.release}.{lane}.json"
@@ -61,7 +82,7 @@ def under(guest: boot.Machine, lane: str, args: argparse.Namespace) -> bool:
     what = f"{guest.kernel.release} {lane}"
     say(f"{what}: booting (console: {guest.console})")
     argv = [*PYTEST, "-v", "--only-features", "--features-json", str(result), "-p", "no:cacheprovider"]
-    argv += LANES[lane] + args.pytest
+    argv += selection(lane) + args.pytest
     variables = environment() | {"PYTHONDONTWRITEBYTECODE": "1"}
     try:
         status = boot.run_in_vm(guest, argv, variables, args.timeout, lambda line: say(f"{what}: {line}"))
@@ -89,7 +110,7 @@ def show() -> bool:
 def run(args: argparse.Namespace) -> bool:
     """Each of the kernels, also after one that failed."""
     # A choice of tests is one machine's work.
-    lanes = ["all"] if args.pytest else [lane for lane in LANES if lane != "all"]
+    lanes = [ALL] if args.pytest else list(LANES)
     passed, guests = True, []
     for series in args.kernel:
         try:

@@ -18,6 +18,7 @@ SCRIPTS: dict[str, str] = {
     "bridge": "ip link add name bridge0 type bridge",
     "dummy": "ip link add name dummy0 type dummy",
     "ifb": "ip link add name ifb9 type ifb",
+    "bond": "ip link add name bond9 type bond",
     "vlan": f"{VETH} && ip link add link va name v type vlan id 5",
     "vxlan": "ip link add name vxlan0 type vxlan id 5 dstport 4789 local 127.0.0.1",
     "ipvlan": f"{VETH} && ip link add link va name i type ipvlan mode l2",

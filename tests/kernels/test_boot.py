@@ -10,6 +10,8 @@ import subprocess
 import pytest
 
 from tests.kernels import boot, fetch, initramfs
+from tests.kernels.__main__ import LANES, REST, selection
+from tests.kernels.boot import CHECKOUT
 
 UP = "echo 'boot noise'; echo 'bypath-vm: kernel 1.2.3 is up'; echo > $run_dir/ready"
 
@@ -95,3 +97,11 @@ def test_the_archive_is_one_that_cpio_unpacks(tmp_path: pathlib.Path) -> None:
     subprocess.run([busybox, "cpio", "-i"], cwd=tmp_path, input=packed, check=True, capture_output=True)
     assert (tmp_path / "bin/tool").read_bytes() == b"#!odd"
     assert (tmp_path / "bin/tool").stat().st_mode & 0o777 == 0o755
+
+
+def test_each_test_of_features_is_one_machines_and_no_more() -> None:
+    files = {str(file) for file in (CHECKOUT / "tests").rglob("test_*.py")}
+    chosen = [name for lane in LANES if lane != REST for name in selection(lane)]
+    assert len(chosen) == len(set(chosen)) and set(chosen) < files
+    assert selection(REST) == [f"--ignore={name}" for name in chosen]
+    assert all(selection(lane) for lane in LANES), "a pattern fits nothing any more"
