@@ -3,7 +3,8 @@
 
 The order of our programs on a shared hook is the order of ORDER below, whichever came first: clsact keeps it by
 priority, TCX by attaching relative to those of ours that are there. Foreign programs stay where they are; ours go
-before them on ingress and behind them on egress, so that they see the same addresses as without us.
+before them on ingress and behind them on egress, so that they see the same addresses as without us. What redirects
+goes behind foreign ones there too: they see every packet before it is led elsewhere.
 """
 
 from __future__ import annotations
@@ -23,9 +24,24 @@ ORDER = {
 }
 """Egress: shaping classifies by pod address, so it comes before translation. Ingress: the redirect to an ifb is last,
 since what comes back from the ifb skips the hook (tc_skip_classify)."""
-_FIRST_PRIORITY = 0xB100
+_REDIRECTING = ("edt_to_ifb",)
+_FIRST_PRIORITY, _REDIRECT_PRIORITY = 0xB100, 0xFFF0
 _STALE_TRIES = 16
 _TOO_OLD = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class Redirect:
+    """How a program that redirects is replaced where there is no TCX: bpf_redirect() to an ifb is as old as Linux 6.3.
+
+    classifier  the program, and its pin, that says of a packet whether it is to be redirected
+    index       ifindex of the device by whose egress an action then sends it
+    """
+
+    __slots__ = ("classifier", "index")
+
+    def __init__(self, classifier: str, index: int) -> None:
+        self.classifier = classifier
+        self.index = index
 
 
 class Hook:
@@ -36,19 +52,30 @@ class Hook:
     direction  "ingress" or "egress"
     place      tells this attachment from others of the same program: an attachment's key in hex, or the ifindex
     shared     the device is the node's and outlives the pods: its clsact is given back when the last filter goes
+    redirect   for a program that redirects
     """
 
-    __slots__ = ("direction", "index", "link_path", "plugin", "priority", "program", "shared")
+    __slots__ = ("direction", "index", "link_path", "plugin", "priority", "program", "redirect", "shared")
 
     def __init__(
-        self, plugin: str, program: str, index: int, direction: str, place: str, *, shared: bool = False
+        self,
+        plugin: str,
+        program: str,
+        index: int,
+        direction: str,
+        place: str,
+        *,
+        shared: bool = False,
+        redirect: Redirect | None = None,
     ) -> None:
         self.plugin = plugin
         self.program = program
         self.index = index
         self.direction = direction
         self.shared = shared
-        self.priority = _FIRST_PRIORITY + ORDER[direction].index(program)
+        self.redirect = redirect
+        first = _REDIRECT_PRIORITY if program in _REDIRECTING else _FIRST_PRIORITY
+        self.priority = first + ORDER[direction].index(program)
         self.link_path = pins.link(plugin, program, place)
 
     def attach(self, socket: Socket) -> None:
@@ -73,6 +100,8 @@ class Hook:
         except FileNotFoundError:
             if socket is not None:
                 self._detach_clsact(socket)
+            elif self.shared:
+                bpffs.unlink(_clsact_note(self.index))
             return
         try:
             command.link_detach(link)
@@ -85,17 +114,11 @@ class Hook:
 
     def fault(self, socket: Socket) -> str:
         """For CHECK: why the program is not in effect, as the end of a sentence, or an empty string."""
-        program = command.obj_get(pins.pin(self.plugin, self.program))
-        try:
-            program_id = command.object_id(program)
-        finally:
-            posix.close(program)
         try:
             link = command.obj_get(self.link_path)
         except FileNotFoundError:
-            found = [entry[2] for entry in qdisc.filters_of(socket, self.index, self.direction)
-                     if entry[0] == self.priority]  # fmt: skip
-            return "" if found == [program_id] else f"has no {self.program} on its {self.direction}"
+            return self._clsact_fault(socket)
+        program_id = self._pinned_id(self.program)
         try:
             found_id, index = command.link_info(link)
         finally:
@@ -103,6 +126,21 @@ class Hook:
         if index != self.index:
             return f"has lost {self.program} on its {self.direction}"
         return "" if found_id == program_id else f"runs another version of {self.program}"
+
+    def _clsact_fault(self, socket: Socket) -> str:
+        wanted = self._pinned_id(self.program), 0
+        if self.redirect:
+            wanted = self._pinned_id(self.redirect.classifier), self.redirect.index
+        found = [(program_id, target) for priority, _, program_id, target
+                 in qdisc.filters_of(socket, self.index, self.direction) if priority == self.priority]  # fmt: skip
+        return "" if found == [wanted] else f"has no {self.program} on its {self.direction}"
+
+    def _pinned_id(self, program: str) -> int:
+        descriptor = command.obj_get(pins.pin(self.plugin, program))
+        try:
+            return command.object_id(descriptor)
+        finally:
+            posix.close(descriptor)
 
     def _has_live_link(self) -> bool:
         """A pinned link whose device is gone, from a pod whose DEL never came, is cleared away."""
@@ -146,7 +184,9 @@ class Hook:
 
     def _position(self, ids: list[int]) -> tuple[int, int]:
         """BPF_LINK_CREATE's flags and relative id that put this program where ORDER wants it."""
-        order = ORDER[self.direction]
+        if self.program in _REDIRECTING:
+            return command.F_AFTER, 0
+        order = [name for name in ORDER[self.direction] if name not in _REDIRECTING]
         mine = order.index(self.program)
         names = [command.prog_name_by_id(program_id) for program_id in ids]
         ours = [(order.index(name), program_id) for name, program_id in zip(names, ids, strict=True) if name in order]
@@ -162,7 +202,15 @@ class Hook:
             _ensure_shared_clsact(socket, self.index)
         else:
             qdisc.ensure_clsact(socket, self.index)
-        qdisc.put_filter(socket, self.index, self.direction, self.priority, program, self.program)
+        if not self.redirect:
+            qdisc.put_filter(socket, self.index, self.direction, self.priority, program, self.program)
+            return
+        classifier, target = self.redirect.classifier, self.redirect.index
+        program = command.obj_get(pins.pin(self.plugin, classifier))
+        try:
+            qdisc.put_filter(socket, self.index, self.direction, self.priority, program, classifier, target)
+        finally:
+            posix.close(program)
 
     def _detach_clsact(self, socket: Socket) -> None:
         """A pod's clsact goes with its device; a shared device's goes when we made it and nobody else uses it now."""

@@ -20,6 +20,8 @@ from .maps import Map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni.net.netns import NetNs
     from cni.netconf import NetConf
     from cni.request import Request
@@ -154,9 +156,11 @@ class Records:
             return False
         return True
 
-    def items(self) -> list[tuple[int, int, Record]]:
-        """(network key, attachment key, record) of all networks."""
-        return [(*_KEY.unpack(key), Record.unpack(value)) for key, value in self._map.items()]
+    def items(self) -> Iterator[tuple[int, int, Record]]:
+        """(network key, attachment key, record) of all networks; who stops early reads no more of them."""
+        for key, value in self._map.items():
+            network_key, attachment_key = _KEY.unpack(key)
+            yield network_key, attachment_key, Record.unpack(value)
 
     def of_network(self, network_key: int) -> list[tuple[int, Record]]:
         """(attachment key, record) of each attachment of one network."""

@@ -39,7 +39,7 @@ struct edt_cfg {
 	__u64 horizon_ns;	  /* a packet that would have to wait longer is dropped */
 	__u64 ecn_ns;		  /* one that waits longer is marked CE; 0: none is */
 	__u32 prio;		  /* reserved for classes at the NIC; 0 */
-	__u32 flags;		  /* enum edt_place bits: where user space keeps the limit; no program looks at it */
+	__u32 flags;		  /* enum edt_place bits: where the limit is kept */
 };
 _Static_assert(sizeof(struct edt_cfg) == 48, "mirrored in Python");
 

@@ -49,4 +49,13 @@ struct {
 	__type(value, struct edt_flows);
 } edt_flows SEC(".maps");
 
+/* NIC -> the node's ifb, both by ifindex; 0 while it is being made. Written by user space only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} edt_ifbs SEC(".maps");
+
 #endif

@@ -8,10 +8,13 @@
  *   pod --> NIC [edt_nic_out: as edt_pod_out, for pods that are not shaped themselves] --> mq and fq on the NIC
  *   pod --> NIC [edt_nic_guard: drops what is above the rate, of pods that may have taken their own fq away]
  *
+ *   NIC [edt_to_ifb: those for limited pods without a veth] --> ifb [edt_pod_in] --> fq on it --> NIC, past tc --> pod
+ *
  * Hook: egress of the pod's own eth0, of its veth on the host, or of the NIC; TCX link or clsact filter; fq is the root
- * qdisc, or the leaf of each queue. At the NIC before snat's programs, which change the address.
+ * qdisc, or the leaf of each queue. At the NIC before snat's programs, which change the address; edt_to_ifb is on the
+ * NIC's ingress and comes last there, when the address is the pod's again.
  * Verdicts: TC_ACT_UNSPEC, or TC_ACT_SHOT for what would wait beyond the horizon. That comes before the charge: a
- * bucket that pays for packets nobody sends is slower than its rate.
+ * bucket that pays for packets nobody sends is slower than its rate. edt_to_ifb: TC_ACT_UNSPEC or a redirect.
  * Maps: edt_maps.h. A source address without an id, or an id without limits, passes untouched.
  */
 #include "vmlinux.h"
@@ -169,7 +172,8 @@ static __always_inline int edt_limit(struct __sk_buff *skb, struct edt_state *st
 	return TC_ACT_UNSPEC;
 }
 
-static __always_inline int edt_run(struct __sk_buff *skb, enum edt_dir dir)
+/* not_at: a limit that is kept at one of these places has been charged for this packet already. */
+static __always_inline int edt_run(struct __sk_buff *skb, enum edt_dir dir, __u32 not_at)
 {
 	struct edt_flows *flows = NULL;
 	struct edt_state *state;
@@ -184,7 +188,7 @@ static __always_inline int edt_run(struct __sk_buff *skb, enum edt_dir dir)
 		return TC_ACT_UNSPEC;
 	bucket = *id << EDT_DIR_BITS | dir;
 	cfg = bpf_map_lookup_elem(&edt_cfg, &bucket);
-	if (!cfg || !cfg->rate_bytes_per_sec)
+	if (!cfg || !cfg->rate_bytes_per_sec || cfg->flags & not_at)
 		return TC_ACT_UNSPEC;
 	state = bpf_map_lookup_elem(&edt_state, &bucket);
 	if (!state)
@@ -199,23 +203,62 @@ static __always_inline int edt_run(struct __sk_buff *skb, enum edt_dir dir)
 SEC("tc")
 int edt_pod_out(struct __sk_buff *skb)
 {
-	return edt_run(skb, EDT_EGRESS);
+	return edt_run(skb, EDT_EGRESS, 0);
 }
 
 SEC("tc")
 int edt_pod_in(struct __sk_buff *skb)
 {
-	return edt_run(skb, EDT_INGRESS);
+	return edt_run(skb, EDT_INGRESS, 0);
 }
 
 SEC("tc")
 int edt_nic_out(struct __sk_buff *skb)
 {
-	return edt_run(skb, EDT_EGRESS);
+	return edt_run(skb, EDT_EGRESS, EDT_AT_POD);
 }
 
 SEC("tc")
 int edt_nic_guard(struct __sk_buff *skb)
 {
-	return edt_run(skb, EDT_GUARD);
+	return edt_run(skb, EDT_GUARD, 0);
+}
+
+/* ifindex of the ifb that the packet has to pass on its way to the pod; 0: of none. */
+static __always_inline __u32 edt_ifb_of(struct __sk_buff *skb)
+{
+	__u32 nic = skb->ifindex, *id, *ifb, bucket;
+	struct edt_addr addr;
+	struct edt_cfg *cfg;
+
+	/* What is tagged is for a VLAN device on top of this one, which has a hook of its own. */
+	if (skb->vlan_present || !edt_pod_addr(skb, EDT_INGRESS, &addr))
+		return 0;
+	id = bpf_map_lookup_elem(&ip2id, &addr);
+	if (!id)
+		return 0;
+	bucket = *id << EDT_DIR_BITS | EDT_INGRESS;
+	cfg = bpf_map_lookup_elem(&edt_cfg, &bucket);
+	if (!cfg || !(cfg->flags & EDT_AT_IFB))
+		return 0;
+	ifb = bpf_map_lookup_elem(&edt_ifbs, &nic);
+	return ifb ? *ifb : 0;
+}
+
+SEC("tc")
+int edt_to_ifb(struct __sk_buff *skb)
+{
+	__u32 ifb = edt_ifb_of(skb);
+
+	return ifb ? bpf_redirect(ifb, 0) : TC_ACT_UNSPEC;
+}
+
+/*
+ * The same for a filter without direct-action, which has a mirred action: below Linux 6.3 an ifb drops what
+ * bpf_redirect() sends it, since __bpf_tx_skb() did not mark it as redirected. 0: no match, -1: match.
+ */
+SEC("tc")
+int edt_is_for_ifb(struct __sk_buff *skb)
+{
+	return edt_ifb_of(skb) ? -1 : 0;
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RTM_*LINK: veth and ipvlan devices made straight into the pod's namespace, read back, removed."""
+"""RTM_*LINK: veth and ipvlan devices made straight into the pod's namespace, an ifb for the node, read, removed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 18, 20, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS = 1, 2
-_IFLA_EXT_MASK, _IFLA_GSO_MAX_SIZE = 29, 41
+_IFLA_AF_SPEC, _IFLA_EXT_MASK, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES, _IFLA_GSO_MAX_SIZE = 26, 29, 31, 32, 41
+_AF_INET6, _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 10, 8, 1
 _RTEXT_FILTER_SKIP_STATS = 8
 
 
@@ -42,9 +43,13 @@ class Link:
     parent  IFLA_LINK: ifindex of the lower device or the peer, in that device's own namespace; 0 when there is none
     controller  IFLA_MASTER: ifindex of the bridge, bond or VRF that the device is a port of; 0 when it is of none
     hardware  ARPHRD_*
+    tx_queues  that the device was made with; it may use fewer
     """
 
-    __slots__ = ("alias", "controller", "data", "flags", "hardware", "index", "kind", "mac", "mtu", "name", "parent")
+    __slots__ = (
+        "alias", "controller", "data", "flags", "hardware", "index", "kind", "mac", "mtu", "name", "parent",
+        "tx_queues",
+    )  # fmt: skip
 
     def __init__(self, body: bytes) -> None:
         self.hardware: int = unpack_from("=H", body, 2)[0]
@@ -57,6 +62,7 @@ class Link:
         self.mtu: int = unpack_from("=I", found.get(_IFLA_MTU, bytes(4)))[0]
         self.parent: int = unpack_from("=i", found.get(_IFLA_LINK, bytes(4)))[0]
         self.controller: int = unpack_from("=I", found.get(_IFLA_MASTER, bytes(4)))[0]
+        self.tx_queues: int = unpack_from("=I", found.get(_IFLA_NUM_TX_QUEUES, b"\x01\0\0\0"))[0]
         info = dict(attrs(found.get(_IFLA_LINKINFO, b"")))
         self.kind = _text(info.get(_IFLA_INFO_KIND, b""))
         self.data = dict(attrs(info.get(_IFLA_INFO_DATA, b"")))
@@ -163,6 +169,22 @@ def new_ipvlan(name: str, master_index: int, mode: int, flags: int, mtu: int, ne
         body += attr_u32(_IFLA_NET_NS_FD, netns)
     body += attr_nest(_IFLA_LINKINFO, attr_text(_IFLA_INFO_KIND, "ipvlan"), attr_nest(_IFLA_INFO_DATA, data))
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create ipvlan device {name}")
+
+
+def new_ifb(name: str, mac: bytes, queues: int) -> Message:
+    """Down, in the socket's namespace. Loading its module may make ifb0 and ifb1 too, in the first namespace."""
+    body = _header() + attr_text(_IFLA_IFNAME, name) + attr(_IFLA_ADDRESS, mac)
+    body += attr_u32(_IFLA_NUM_TX_QUEUES, queues) + attr_u32(_IFLA_NUM_RX_QUEUES, queues)
+    body += attr_nest(_IFLA_LINKINFO, attr_text(_IFLA_INFO_KIND, "ifb"))
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create ifb {name}")
+
+
+def without_ipv6(name: str) -> Message:
+    """Before it comes up: the kernel gives it no fe80::/64 address and so has nothing to announce by it.
+    EAFNOSUPPORT from a kernel without IPv6."""
+    mode = attr(_IFLA_INET6_ADDR_GEN_MODE, pack("=B", _ADDR_GEN_MODE_NONE))
+    body = _header() + attr_text(_IFLA_IFNAME, name) + attr_nest(_IFLA_AF_SPEC, attr_nest(_AF_INET6, mode))
+    return Message(RTM_SETLINK, 0, body, f"keep IPv6 off {name}")
 
 
 def ipvlan_mode_of(link: Link) -> int:

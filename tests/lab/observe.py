@@ -17,7 +17,7 @@ from typing import Any
 from tests.lab import hooks
 
 PINS = Path("/sys/fs/bpf/bypath")
-PER_POD_MAPS = frozenset(("attachments", "pods", "networks", "nomasq", "uplinks", "ip2id", "edt_ids"))
+PER_POD_MAPS = frozenset(("attachments", "pods", "networks", "nomasq", "uplinks", "ip2id", "edt_ids", "edt_ifbs"))
 """Pinned maps in which any entry at all needs a living pod."""
 
 

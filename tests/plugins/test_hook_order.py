@@ -20,6 +20,7 @@ pytestmark = pytest.mark.feature("hook order")
 DEVICE = "shared0"
 EGRESS = ["snat:nic_out:egress", "snat:pod_out:egress", "bandwidth-edt:edt_pod_in:egress"]
 """In the order in which they have to run."""
+LINKS = "/sys/fs/bpf/bypath/snat/links/* /sys/fs/bpf/bypath/bandwidth-edt/links/*"
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -59,6 +60,19 @@ def test_the_order_is_the_same_whichever_program_came_first(device: Room, arriva
     attach(device, *("+" + EGRESS[place] for place in arrival))
     assert names(device.node, "egress") == ["nic_out", "pod_out", "edt_pod_in"]
     remove(device, *("-" + word for word in EGRESS))
+
+
+@pytest.mark.parametrize("arrival", list(itertools.permutations(range(3))), ids=str)
+def test_a_redirect_is_last_on_ingress_behind_foreign_programs_and_the_translation_first(
+    device: Room, arrival: tuple[int, ...]
+) -> None:
+    words = ["+snat:nic_in:ingress", "=snat:nic_out:ingress", "+bandwidth-edt:edt_to_ifb:ingress"]
+    if arrival.index(1) > arrival.index(2):
+        words[1] = "+snat:pod_in:ingress"  # a foreign one that comes after the redirect stays behind it
+    attach(device, *(words[place] for place in arrival))
+    middle = words[1].split(":")[1]
+    assert names(device.node, "ingress") == ["nic_in", middle, "edt_to_ifb"]
+    device.node.run(f"ip link del {DEVICE}; rm -rf /run/before /sys/fs/bpf/foreign {LINKS} /run/bypath/clsact-*")
 
 
 def test_attaching_twice_changes_nothing(device: Room) -> None:

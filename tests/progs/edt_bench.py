@@ -47,6 +47,7 @@ class EdtBench:
         horizon_ns: int = 100 * MS,
         ecn_ns: int = 0,
         direction: int = EGRESS,
+        places: int = 0,
     ) -> None:
         """One limit for both of the pod's addresses, out of the pod unless the direction says otherwise."""
         for text in (POD, POD6):
@@ -54,7 +55,7 @@ class EdtBench:
             self.tables["ip2id"][key] = layout.U32.pack(ID)
         per_byte = layout.ns_per_byte(rate_bytes_per_sec)
         self.tables["edt_cfg"][layout.bucket(ID, direction)] = layout.CFG.pack(
-            rate_bytes_per_sec, per_byte, burst_ns, horizon_ns, ecn_ns, 0, 0
+            rate_bytes_per_sec, per_byte, burst_ns, horizon_ns, ecn_ns, 0, places
         )
 
     def run(self, packet: bytes, program: str = "edt_pod_out", **options: Any) -> Ran:

@@ -226,6 +226,16 @@ def test_a_change_of_limits_leaves_the_clock_alone(edt: EdtBench) -> None:
     assert edt.last_ns() == start + MS + MS // 10
 
 
+def test_the_nic_charges_what_its_pod_has_not_been_charged_for(edt: EdtBench) -> None:
+    start = now_ns() + AHEAD_NS
+    for places, charged in (layout.AT_NIC, True), (layout.AT_POD, False), (layout.AT_POD | layout.AT_NIC, False):
+        edt.limit(RATE, horizon_ns=NO_HORIZON, places=places)
+        edt.set_last(start)
+        assert edt.run(v4(), "edt_nic_out").tstamp_ns == (start if charged else 0)
+        assert edt.last_ns() == start + MS * charged
+        assert edt.run(v4()).tstamp_ns == start + MS * charged, "the pod's own program charges whatever comes"
+
+
 def test_the_guard_drops_what_is_above_the_rate_and_delays_nothing(edt: EdtBench) -> None:
     edt.limit(RATE, horizon_ns=0, burst_ns=10 * MS, direction=GUARD)
     edt.set_last(0, GUARD)

@@ -44,8 +44,10 @@ def chain(feature: str, conflist: dict[str, Any], *needs: str) -> Any:
 
 
 # The shorter lists are beginnings of the longest: pytest groups the tests of one chain by its place in the list.
-WITH_VETH = [chain("host-gw + snat + bandwidth-edt", HOST_GW_SNAT_BANDWIDTH, "fq")]
-SHAPED = [*WITH_VETH, *(chain(f"ipvlan {mode}", ipvlan(mode), "ipvlan", "fq") for mode in ("l2", "l3", "l3s"))]
+SHAPED = [
+    chain("host-gw + snat + bandwidth-edt", HOST_GW_SNAT_BANDWIDTH, "fq"),
+    *(chain(f"ipvlan {mode}", ipvlan(mode), "ipvlan", "fq", "ifb") for mode in ("l2", "l3", "l3s")),
+]
 ALL = [*SHAPED, chain("host-gw + snat", HOST_GW_SNAT)]
 
 
@@ -159,7 +161,7 @@ def test_an_annotated_egress_bandwidth_is_kept_within_5_percent(place: Place, po
     keeps_50_megabits(lambda: measured_egress_bits_per_sec(pod, place.fabric))
 
 
-@pytest.mark.parametrize("place", WITH_VETH, indirect=True)
+@pytest.mark.parametrize("place", SHAPED, indirect=True)
 def test_an_annotated_ingress_bandwidth_is_kept_within_5_percent(place: Place, pods: Pods) -> None:
     pod = pods.run("slow", {"kubernetes.io/ingress-bandwidth": "50M"})
     keeps_50_megabits(lambda: measured_ingress_bits_per_sec(pod, place.fabric))

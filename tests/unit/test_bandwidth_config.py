@@ -6,10 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from bandwidth_edt import layout
+from bandwidth_edt.bucket import Setting
 from bandwidth_edt.config import DEFAULT_BURST_NS, Config
+from bandwidth_edt.layout import AT_NIC, AT_POD
 from bandwidth_edt.shaper import gso_max_bytes
 
-from cni.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cni.errors import INVALID_CONFIG, CniError
 from cni.netconf import NetConf
 
 ABSENT = [None, 0, 4294967295, 2147483647, 18446744073709551615, 9223372036854775807]
@@ -72,11 +75,59 @@ def test_what_cannot_be_meant_is_refused_by_its_key(keys: dict[str, Any]) -> Non
         assert refusal(keys).msg.startswith("runtimeConfig.bandwidth.")
 
 
-def test_enforcement_on_the_nic_is_said_to_be_unsupported() -> None:
-    assert refusal(enforce="nic").code == UNSUPPORTED_FIELD
+@pytest.mark.parametrize("enforce, places", [("pod", AT_POD), ("nic", AT_NIC), ("both", AT_POD | AT_NIC)])
+def test_a_limit_out_of_the_pod_is_kept_where_enforce_says(enforce: str, places: int) -> None:
+    assert config(egressRate=8_000_000, enforce=enforce).egress_places == places
+
+
+def test_without_enforce_a_limit_is_kept_at_the_pod() -> None:
+    assert config(egressRate=8_000_000).egress_places == AT_POD
+
+
+def test_a_guard_is_somewhat_wider_than_the_limit_and_delays_nothing() -> None:
+    limit = Setting(1_000_000, 400_000_000, AT_POD | AT_NIC)
+    guard = limit.guard()
+    assert guard and guard.guard() is None
+    found = layout.CFG.named(guard.pack())
+    assert (found["rate_bytes_per_sec"], found["burst_ns"]) == (1_050_000, 450_000_000)
+    assert (found["horizon_ns"], found["ecn_ns"], found["flags"]) == (0, 0, AT_NIC)
+    assert Setting.unpack(guard.pack()).pack() == guard.pack() and Setting.unpack(limit.pack()).pack() == limit.pack()
+    assert Setting(1_000_000, 0, AT_POD).guard() is Setting(1_000_000, 0, AT_NIC).guard() is None
 
 
 def test_a_gso_packet_is_four_milliseconds_of_the_rate_within_two_frames_and_64_kib() -> None:
     slow, fifty, fast = (config(egressRate=rate).egress for rate in (1_000_000, 50_000_000, 10_000_000_000))
     assert slow and fifty and fast
     assert [gso_max_bytes(limit.rate_bytes_per_sec, 1500) for limit in (slow, fifty, fast)] == [3000, 25_000, 65536]
+
+
+def test_the_horizon_is_100_ms_and_longer_for_rates_at_which_four_frames_take_longer() -> None:
+    for rate, mtu, horizon_ns in (
+        (50_000_000, 1500, 100_000_000),
+        (1_211_200, 1500, 100_000_000),
+        (121_120, 1500, 400_000_000),
+        (8_000, 1500, 2_000_000_000),
+    ):
+        limit = config(egressRate=rate).egress
+        assert limit and limit.horizon_ns(mtu) == horizon_ns, rate
+
+
+def test_a_rate_below_a_frame_in_two_seconds_is_refused_and_told_the_least() -> None:
+    limit = config({"egressRate": 8_000}).egress
+    assert limit
+    with pytest.raises(CniError) as caught:
+        limit.horizon_ns(9000)
+    assert caught.value.code == INVALID_CONFIG
+    assert caught.value.msg.startswith("runtimeConfig.bandwidth.egressRate: ")
+    assert caught.value.msg.endswith("at least 36056 bit/s")
+    least = config(egressRate=36_056).egress
+    assert least and least.horizon_ns(9000) == 2_000_000_000
+
+
+def test_a_burst_of_less_than_a_frame_is_refused() -> None:
+    limit = config(ingressRate=8_000_000, ingressBurst=12_111).ingress
+    assert limit
+    with pytest.raises(CniError, match=r"ingressBurst: 12111 bits are less than one frame .*12112 bits"):
+        limit.horizon_ns(1500)
+    enough = config(ingressRate=8_000_000, ingressBurst=12_112).ingress
+    assert enough and enough.horizon_ns(1500) == 100_000_000

@@ -120,6 +120,24 @@ def test_an_fq_goes_to_the_root_with_its_options() -> None:
     assert asked.body.endswith(struct.pack("=HHIHHI", 8, 1, 20000, 8, 2, 1000))
 
 
+def test_an_mq_goes_to_the_root_and_an_fq_to_one_of_its_queues() -> None:
+    found = decoded(tcmsg, qdisc.set_root_mq(5, "eth0", 0x10000))
+    assert (found["parent"], found["handle"], found.get_attr("TCA_KIND")) == (qdisc.TC_H_ROOT, 0x10000, "mq")
+    found = decoded(tcmsg, qdisc.set_fq(5, "eth0", 0x10002, 0, {}))
+    assert (found["parent"], found["handle"], found.get_attr("TCA_KIND")) == (0x10002, 0, "fq")
+
+
+def test_an_ifb_has_its_address_and_queues_from_its_first_moment_on() -> None:
+    asked = link.new_ifb("ifb7", MAC_A, 4)
+    found = decoded(ifinfmsg, asked)
+    assert (asked.flags, found["flags"], found.get_attr("IFLA_IFNAME")) == (EXCLUSIVE, 0, "ifb7")
+    assert found.get_attr("IFLA_ADDRESS") == link.mac_text(MAC_A)
+    assert (found.get_attr("IFLA_NUM_TX_QUEUES"), found.get_attr("IFLA_NUM_RX_QUEUES")) == (4, 4)
+    assert found.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_KIND") == "ifb"
+    read = link.Link(asked.body)
+    assert (read.tx_queues, read.kind, read.mac) == (4, "ifb", MAC_A)
+
+
 @pytest.mark.parametrize("payload", [b"", b"1", b"12", b"123", b"1234", b"12345"])
 def test_attributes_are_padded_and_read_back(payload: bytes) -> None:
     data = netlink.attr(1, payload) + netlink.attr_nest(2, netlink.attr_u32(3, 4))

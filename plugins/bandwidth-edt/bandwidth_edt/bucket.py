@@ -16,26 +16,37 @@ from bpf.maps import Map
 from cni.errors import TRY_AGAIN_LATER, CniError
 
 _DIRECTIONS = (layout.EGRESS, layout.INGRESS, layout.GUARD)
+_GUARD_BURST_NS = 50_000_000
+"""What a pod's fq lets go in one moment, after a stall of the CPU, must get past the guard."""
 
 
 class Setting:
-    """One direction's limit and the places where it is kept, bits of layout.AT_*; an element of `edt_cfg`."""
+    """One direction's limit and the places where it is kept, bits of layout.AT_*; an element of `edt_cfg`.
+    A horizon of 0 drops instead of delaying."""
 
-    __slots__ = ("burst_ns", "places", "rate_bytes_per_sec")
+    __slots__ = ("burst_ns", "horizon_ns", "places", "rate_bytes_per_sec")
 
-    def __init__(self, rate_bytes_per_sec: int, burst_ns: int, places: int) -> None:
+    def __init__(self, rate_bytes_per_sec: int, burst_ns: int, places: int, horizon_ns: int = HORIZON_NS) -> None:
         self.rate_bytes_per_sec = rate_bytes_per_sec
         self.burst_ns = burst_ns
         self.places = places
+        self.horizon_ns = horizon_ns
 
     @classmethod
     def unpack(cls, raw: bytes) -> Setting:
         values = layout.CFG.named(raw)
-        return cls(values["rate_bytes_per_sec"], values["burst_ns"], values["flags"])
+        return cls(values["rate_bytes_per_sec"], values["burst_ns"], values["flags"], values["horizon_ns"])
 
     def pack(self) -> bytes:
-        rate = self.rate_bytes_per_sec
-        return layout.CFG.pack(rate, layout.ns_per_byte(rate), self.burst_ns, HORIZON_NS, ECN_NS, 0, self.places)
+        rate, ecn_ns = self.rate_bytes_per_sec, ECN_NS if self.horizon_ns else 0
+        return layout.CFG.pack(rate, layout.ns_per_byte(rate), self.burst_ns, self.horizon_ns, ecn_ns, 0, self.places)
+
+    def guard(self) -> Setting | None:
+        """What the NIC lets through of a pod that shapes itself, and may have taken its own fq away: a little more than
+        the pod sends while it has not."""
+        if self.places != layout.AT_POD | layout.AT_NIC:
+            return None
+        return Setting(self.rate_bytes_per_sec * 21 // 20, self.burst_ns + _GUARD_BURST_NS, layout.AT_NIC, 0)
 
 
 class Buckets:
@@ -64,6 +75,9 @@ class Buckets:
         raise CniError(
             TRY_AGAIN_LATER, f"all {layout.IDS - 1} limits of this node are taken; call GC with the pods that are valid"
         )
+
+    def is_of(self, number: int, attachment_key: int) -> bool:
+        return self._ids.get(layout.U32.pack(number)) == layout.U64.pack(attachment_key)
 
     def put(self, number: int, direction: int, setting: Setting) -> None:
         """In force from the next packet on. The bucket's clock goes on, so a pod gains nothing from a change."""

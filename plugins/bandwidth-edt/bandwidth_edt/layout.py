@@ -7,6 +7,7 @@ edt_ids    u32 id                 u64 key of the attachment that has it
 edt_cfg    bucket(id, dir)        CFG, written by user space only
 edt_state  bucket(id, dir)        STATE, written by the programs only
 edt_flows  id << 1 | dir          FLOWS, written by the programs only
+edt_ifbs   u32 ifindex of a NIC   u32 ifindex of the node's ifb
 """
 
 from __future__ import annotations

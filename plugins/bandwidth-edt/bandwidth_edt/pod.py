@@ -7,7 +7,7 @@ after: a first ADD goes from none to one, a second one from one to another, DEL,
 
 from __future__ import annotations
 
-from bandwidth_edt import layout
+from bandwidth_edt import ifb, layout
 from bandwidth_edt.bucket import Buckets, Setting
 from bandwidth_edt.shaper import EGRESS, INGRESS, NAMES, Shaper, hook_of
 from bpf.records import Record
@@ -39,17 +39,30 @@ class Pod:
 
         A limit of None always succeeds in full, or has tried all of it.
         """
-        number = self._record.number
         if after:
-            self._buckets.put(number, direction, after)
+            self._put(direction, after)
             if after.places & layout.AT_POD:
                 self._own_shaper(direction).attach(after.rate_bytes_per_sec)
         attempts = Attempts()
-        if before and before.places & layout.AT_POD and not (after and after.places & layout.AT_POD):
+        if before and not (after and after.places & layout.AT_POD):
             attempts.run(self._detach, direction)
         if before and not after:
-            attempts.run(self._buckets.unlimit, number, direction)
+            attempts.run(self._put, direction, None)
         attempts.finish()
+        if after and after.places == layout.AT_NIC:
+            # Wherever a packet waits, it is the pod that makes it too large.
+            self._own_shaper(direction).cap_gso(after.rate_bytes_per_sec)
+
+    def _put(self, direction: int, setting: Setting | None) -> None:
+        """In the maps, with the guard that goes with a limit out of the pod."""
+        wanted = {direction: setting}
+        if direction == EGRESS:
+            wanted[layout.GUARD] = setting.guard() if setting else None
+        for each, value in wanted.items():
+            if value:
+                self._buckets.put(self._record.number, each, value)
+            elif self._buckets.get(self._record.number, each):
+                self._buckets.unlimit(self._record.number, each)
 
     def renew(self) -> None:
         """Attach the pinned programs, in the place of older ones, where the pod has a limit."""
@@ -85,15 +98,21 @@ class Pod:
         faults = []
         if found is None or found.pack() != wanted.pack():
             faults.append(f"the {NAMES[direction]} limit in force is not {wanted.rate_bytes_per_sec * 8} bit/s")
+        guard = wanted.guard() if direction == EGRESS else None
+        kept = self._buckets.get(self._record.number, layout.GUARD) if direction == EGRESS else None
+        if (guard and guard.pack()) != (kept and kept.pack()):
+            faults.append("the guard at the NIC is not the one that goes with the limit")
         if wanted.places & layout.AT_POD:
             shaper = self._shaper(direction)
             faults += shaper.faults() if shaper else [f"the device of the {NAMES[direction]} limit is gone"]
+        if wanted.places & layout.AT_IFB:
+            faults += ifb.faults(self._record.host_ifindex)
         return faults
 
     def _device(self, direction: int) -> tuple[Socket, link.Link] | None:
-        """The pod's own for egress, its end on the host for ingress; None when it is gone."""
+        """The pod's own for egress, its end on the host for ingress; None when it is gone, or a NIC of all pods."""
         if direction == INGRESS:
-            socket, index = Socket(), self._record.host_ifindex
+            socket, index = Socket(), 0 if self._record.host_name else self._record.host_ifindex
         elif self._netns is not None:
             socket, index = self._netns.rtnetlink(), self._record.pod_ifindex
         else:

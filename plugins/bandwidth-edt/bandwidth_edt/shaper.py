@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One limited direction of one pod: an fq qdisc and a program on one device, and the bucket's entries in the maps.
 
-Egress is shaped on the pod's own interface, ingress on the host's end of its veth.
+Egress is shaped on the pod's own interface, ingress on the host's end of its veth; without a veth see ifb.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bpf.attach import Hook
 from bpf.loader import Object
 from cni.errors import CONFLICT, KERNEL_LACKS, CniError
 from cni.net import link, qdisc
-from cni.net.netlink import NetlinkError, Socket
+from cni.net.netlink import Message, NetlinkError, Socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ PLUGIN = "bandwidth-edt"
 OBJECT = Object(
     PLUGIN,
     "edt.bpf.o",
-    ("ip2id", "edt_ids", "edt_cfg", "edt_state", "edt_flows"),
-    ("edt_pod_out", "edt_pod_in", "edt_nic_out", "edt_nic_guard"),
+    ("ip2id", "edt_ids", "edt_cfg", "edt_state", "edt_flows", "edt_ifbs"),
+    ("edt_pod_out", "edt_pod_in", "edt_nic_out", "edt_nic_guard", "edt_to_ifb", "edt_is_for_ifb"),
 )
 EGRESS, INGRESS = layout.EGRESS, layout.INGRESS
 NAMES = {EGRESS: "egress", INGRESS: "ingress"}
@@ -54,6 +54,9 @@ class Shaper:
         """The qdisc first: without fq the program's times would hold nothing back."""
         self._put_fq()
         self.renew()
+        self.cap_gso(rate_bytes_per_sec)
+
+    def cap_gso(self, rate_bytes_per_sec: int) -> None:
         self._socket.ask(link.set_gso_max(self._link.name, gso_max_bytes(rate_bytes_per_sec, self._link.mtu)))
 
     def renew(self) -> None:
@@ -92,17 +95,26 @@ class Shaper:
                 f"{self._link.name} has qdisc {root.kind} {root.handle >> 16:x}: set by somebody else; a pod can have "
                 "one shaper, so take the other plugin out of the conflist",
             )
-        try:
-            self._socket.ask(qdisc.set_root_fq(self._link.index, self._link.name, FQ_HANDLE, FQ_OPTIONS))
-        except NetlinkError as error:
-            if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
-                raise
-            raise CniError(
-                KERNEL_LACKS,
-                "the kernel has no fq packet scheduler, which holds packets back until their departure time; "
-                "type: modprobe sch_fq (or build CONFIG_NET_SCH_FQ)",
-                str(error),
-            ) from None
+        ask_for_fq(self._socket, qdisc.set_root_fq(self._link.index, self._link.name, FQ_HANDLE, FQ_OPTIONS))
+
+
+def ask_for_fq(socket: Socket, message: Message) -> None:
+    try:
+        socket.ask(message)
+    except NetlinkError as error:
+        raise without_fq(error) from None
+
+
+def without_fq(error: NetlinkError) -> Exception:
+    """What to raise when the kernel would not make an fq."""
+    if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+        return error
+    return CniError(
+        KERNEL_LACKS,
+        "the kernel has no fq packet scheduler, which holds packets back until their departure time; "
+        "type: modprobe sch_fq (or build CONFIG_NET_SCH_FQ)",
+        str(error),
+    )
 
 
 def hook_of(direction: int, index: int, place: str) -> Hook:
