@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from bandwidth_edt.shaper import OBJECT
 
 from bpf import command, libbpf
 from bpf.libbpf import BpfObject
@@ -38,8 +39,8 @@ def failure_of(path: str, pins: dict[str, str] | None = None) -> CniError:
 def test_maps_and_programs_live_on_by_their_pins(bpffs: pathlib.Path) -> None:
     with BpfObject.open(EDT) as opened:
         opened.load()
-        assert set(opened.map_fds()) == {"build", "edt_cfg", "edt_state", "edt_stats", "ip2id"}
-        assert set(opened.program_fds()) == {"edt_pod_in", "edt_pod_out"}
+        assert set(opened.map_fds()) == {"build", *OBJECT.maps}
+        assert set(opened.program_fds()) == set(OBJECT.programs)
         opened.pin_map("build", str(bpffs / "build"))
         opened.pin_program("edt_pod_out", str(bpffs / "edt_pod_out"))
     assert command.map_sizes(command.obj_get(str(bpffs / "build"))) == (4, 32, 1)
