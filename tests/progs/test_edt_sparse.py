@@ -59,6 +59,16 @@ def test_a_flow_with_more_than_its_share_waits_and_from_then_on_in_order(edt: Ed
     assert edt.run(tcp(2)).tstamp_ns == 0, "another flow is still sparse"
 
 
+def test_a_small_flow_whose_packet_waits_does_not_overtake_it(edt: EdtBench) -> None:
+    edt.limit(RATE, horizon_ns=NO_HORIZON)
+    start = now_ns() + AHEAD_NS
+    edt.set_last(start)
+    assert edt.run(tcp(1)).tstamp_ns == start, "nothing is left for sparse flows"
+    edt.give_sparse_share()
+    assert edt.run(tcp(1)).tstamp_ns == start + 100_000
+    assert edt.run(tcp(2)).tstamp_ns == 0
+
+
 def test_all_sparse_flows_together_have_a_quarter_of_the_rate(edt: EdtBench) -> None:
     """With 32 ms of it at once, 8 ms of the rate: 8000 bytes, and what the test's own time earns."""
     edt.limit(RATE, horizon_ns=NO_HORIZON)
@@ -79,3 +89,5 @@ def test_a_flow_that_finds_no_place_waits_and_the_others_keep_theirs(edt: EdtBen
     edt.give_sparse_share()
     assert edt.run(tcp(1)).tstamp_ns == start
     assert edt.stats()["bypass"] == 0
+    flows = edt.tables["edt_flows"][layout.flows_of(ID, layout.EGRESS)]
+    assert flows == entry * (layout.FLOWS.size // layout.FLOW.size)
