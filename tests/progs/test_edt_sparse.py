@@ -46,16 +46,16 @@ def test_a_sparse_flow_passes_also_when_the_horizon_is_full(edt: EdtBench) -> No
 
 
 def test_a_flow_with_more_than_its_share_waits_and_from_then_on_in_order(edt: EdtBench) -> None:
-    """A share of an eighth with 32 ms of it at once are 4 ms of the rate, here 4000 bytes."""
+    """A share of an eighth with 32 ms of it at once are 4 ms of the rate, here 4000 bytes; and what the time of twenty
+    runs in a row earns, which the kernel does without coming back to a test that may be slow."""
     edt.limit(RATE, horizon_ns=NO_HORIZON)
     start = now_ns() + AHEAD_NS
     edt.set_last(start)
     edt.give_sparse_share()
-    departures = [edt.run(tcp(1, 1000)).tstamp_ns for _ in range(20)]
-    at_once = departures.index(next(filter(None, departures)))
-    assert 4 <= at_once <= 8, departures
-    waiting = departures[at_once:]
-    assert all(waiting) and waiting == sorted(waiting), "no packet overtakes one of its own flow"
+    edt.run(tcp(1, 1000), repeat=20)
+    assert 4 <= edt.stats()["bypass"] <= 8
+    departures = [edt.run(tcp(1, 1000)).tstamp_ns for _ in range(5)]
+    assert departures[0] > start and departures == sorted(departures), "no packet overtakes one of its own flow"
     assert edt.run(tcp(2)).tstamp_ns == 0, "another flow is still sparse"
 
 
