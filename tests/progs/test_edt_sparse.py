@@ -53,7 +53,7 @@ def test_a_flow_with_more_than_its_share_waits_and_from_then_on_in_order(edt: Ed
     edt.set_last(start)
     edt.give_sparse_share()
     edt.run(tcp(1, 1000), repeat=20)
-    assert 4 <= edt.stats()["bypass"] <= 8
+    assert 4 <= edt.stats()["bypass"] <= 5
     departures = [edt.run(tcp(1, 1000)).tstamp_ns for _ in range(5)]
     assert departures[0] > start and departures == sorted(departures), "no packet overtakes one of its own flow"
     assert edt.run(tcp(2)).tstamp_ns == 0, "another flow is still sparse"
