@@ -14,7 +14,7 @@ import sys
 
 from bandwidth_edt import layout
 from bandwidth_edt.bucket import Buckets
-from bandwidth_edt.shaper import PLUGIN
+from bandwidth_edt.layout import PLUGIN
 
 from bpf.maps import Map
 

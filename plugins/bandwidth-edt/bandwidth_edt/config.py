@@ -89,6 +89,10 @@ class Config:
         self.egress = _limit(conf.raw, annotated, "egress")
         self.ingress = _limit(conf.raw, annotated, "ingress")
 
+    @property
+    def is_unlimited(self) -> bool:
+        return not (self.egress or self.ingress)
+
 
 def _in_our_case(annotated: dict[str, Any]) -> dict[str, Any]:
     """containerd writes EgressRate where the convention says egressRate (its go-cni has no JSON names for these

@@ -15,7 +15,8 @@ import posix
 
 from bandwidth_edt import layout
 from bandwidth_edt.bucket import Buckets
-from bandwidth_edt.shaper import FQ_HANDLE, FQ_OPTIONS, INGRESS, PLUGIN, ask_for_fq
+from bandwidth_edt.layout import PLUGIN
+from bandwidth_edt.shaper import FQ_HANDLE, FQ_OPTIONS, INGRESS, ask_for_fq
 from bpf.attach import Hook, Redirect
 from bpf.maps import Map
 from bpf.records import Records

@@ -16,6 +16,8 @@ from _struct import Struct
 
 from bpf.layout import Layout
 
+PLUGIN = "bandwidth-edt"
+"""Whose pins they are."""
 EGRESS, INGRESS, GUARD = 0, 1, 2
 """enum edt_dir."""
 AT_POD, AT_NIC, AT_IFB = 1, 2, 4

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from bandwidth_edt import layout, queues, saved
 from bandwidth_edt.bucket import Buckets
+from bandwidth_edt.layout import PLUGIN
 from bandwidth_edt.saved import Saved
-from bandwidth_edt.shaper import PLUGIN
 from bpf import bpffs
 from bpf.attach import Hook
 from cni.errors import NODE_NOT_READY, CniError

@@ -14,12 +14,13 @@ import time
 from bpf import bpffs, pins
 from cni import files, jsontext
 from cni.errors import CniError
-from cni.net.link import Link
-from cni.net.qdisc import Qdisc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from cni.net.link import Link
+    from cni.net.qdisc import Qdisc
 
 _PREFIX = "qdiscs-"
 _FRESH = ".new"
@@ -72,6 +73,9 @@ def _qdisc_of(handle: Any, parent: Any, kind: Any, options_hex: Any) -> Qdisc:
         raise ValueError("a handle is a number of 32 bits")
     if type(kind) is not str or not kind:
         raise ValueError("a kind is a word")
+    # Here, since plugin.py asks indexes() for every pod, and most nodes have nothing saved.
+    from cni.net.qdisc import Qdisc
+
     return Qdisc(handle, parent, kind, bytes.fromhex(options_hex))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 
 from bandwidth_edt import layout
+from bandwidth_edt.layout import PLUGIN
 from bpf.attach import Hook
 from bpf.loader import Object
 from cni.errors import CONFLICT, KERNEL_LACKS, CniError
@@ -19,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.net.netns import NetNs
 
-PLUGIN = "bandwidth-edt"
 OBJECT = Object(
     PLUGIN,
     "edt.bpf.o",
