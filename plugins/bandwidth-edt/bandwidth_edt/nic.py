@@ -14,12 +14,15 @@ from bandwidth_edt import layout, queues, saved
 from bandwidth_edt.bucket import Buckets
 from bandwidth_edt.layout import PLUGIN
 from bandwidth_edt.saved import Saved
+from bandwidth_edt.shaper import FQ_OPTIONS
 from bpf import bpffs
 from bpf.attach import Hook
+from cni import log
 from cni.errors import NODE_NOT_READY, CniError
 from cni.net import link, route
 from cni.net.link import Link
 from cni.net.netlink import Socket
+from cni.net.qdisc import TC_H_ROOT, Qdisc
 from cni.undo import Attempts
 
 LINGER_SEC = 30
@@ -40,7 +43,11 @@ def have(host: Socket, buckets: Buckets) -> None:
     queued = {each.index: each for uplink in uplinks for each in _queueing_for(host, uplink)}
     for found in queued.values():
         before = queues.of(host, found.index)
-        if not queues.are_ours(before) and not queues.are_fq(before):
+        if queues.are_ours(before):
+            continue
+        if queues.are_fq(before):
+            _warn_of_narrow_fq(found, before)
+        else:
             queues.refuse(host, found, before)
     hooked = {uplink.index: uplink for uplink in uplinks}
     for index, found in {**hooked, **queued}.items():
@@ -51,6 +58,18 @@ def have(host: Socket, buckets: Buckets) -> None:
         if index not in hooked and index not in queued:
             attempts.run(_take, host, index, (), True)
     attempts.finish()
+
+
+def _warn_of_narrow_fq(found: Link, qdiscs: list[Qdisc]) -> None:
+    """It is not ours to change, but limits that are kept there are not reached: what fq drops has been charged."""
+    narrow = queues.narrow_fq(qdiscs)
+    if narrow:
+        parent = "root" if narrow.parent == TC_H_ROOT else f"parent {narrow.parent >> 16:x}:{narrow.parent & 0xFFFF:x}"
+        limit, flow_limit = FQ_OPTIONS["plimit"], FQ_OPTIONS["flow_plimit"]
+        log.warn(
+            f"{found.name} has an fq of its own that drops early, so pods stay below their egress limits there; type: "
+            f"tc qdisc replace dev {found.name} {parent} fq limit {limit} flow_limit {flow_limit}"
+        )
 
 
 def settle(host: Socket, at_once: bool) -> None:

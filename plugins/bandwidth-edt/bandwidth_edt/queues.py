@@ -49,11 +49,19 @@ def are_ours(qdiscs: list[Qdisc]) -> bool:
 
 
 def are_fq(qdiscs: list[Qdisc]) -> bool:
-    """fq as the root, or below each queue of an mq."""
+    """fq as the root, or below each queue of an mq: nothing to change. What the kernel chose by itself comes back
+    whenever ours goes, so it stays only when it would not drop before its time."""
     root, leaves = _root_in(qdiscs), _leaves_in(qdiscs)
-    if root is None or root.kind != "mq":
-        return root is not None and root.kind == "fq"
+    if root is None or (not root.handle and narrow_fq(qdiscs)):
+        return False
+    if root.kind != "mq":
+        return root.kind == "fq"
     return bool(leaves) and all(leaf.kind == "fq" for leaf in leaves)
+
+
+def narrow_fq(qdiscs: list[Qdisc]) -> Qdisc | None:
+    """One of somebody's fq that drops sooner than ours would, such as one with fq's defaults."""
+    return next((found for found in qdiscs if found.kind == "fq" and not _is_roomy(found)), None)
 
 
 def refuse(socket: Socket, found: Link, qdiscs: list[Qdisc]) -> None:
@@ -108,17 +116,19 @@ def _fq(place: Qdisc, queues: int) -> Qdisc:
 
 
 def _fault_of(found: Qdisc) -> str:
-    """What is wrong with one below, or as, our root; an fq that somebody else put there keeps its settings."""
+    """What is wrong with one below, or as, our root. An fq that somebody else put there keeps its settings; one that
+    the kernel put there by itself, since net.core.default_qdisc is fq, does not."""
     if found.kind == "mq" and found.parent == TC_H_ROOT:
         return ""
     if found.kind != "fq":
         return f"has qdisc {found.kind} instead of fq"
-    ours = found.handle & _MAJOR == _fq(found, 1).handle
-    return f"has fq with other limits than {FQ_OPTIONS}" if ours and not _is_roomy(found) else ""
+    is_somebodys = found.handle and found.handle & _MAJOR != _fq(found, 1).handle
+    return "" if is_somebodys or _is_roomy(found) else f"has fq with other limits than {FQ_OPTIONS}"
 
 
 def _is_roomy(found: Qdisc) -> bool:
-    return FQ_OPTIONS.items() <= found.fq_options().items()
+    options = found.fq_options()
+    return all(options.get(name, 0) >= value for name, value in FQ_OPTIONS.items())
 
 
 def faults(qdiscs: list[Qdisc]) -> list[str]:
