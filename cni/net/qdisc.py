@@ -81,12 +81,7 @@ def root_of(socket: Socket, index: int) -> Qdisc | None:
 
 def set_root_fq(index: int, name: str, handle: int, options: dict[str, int]) -> Message:
     """fq as the root, replacing what is there. `options`: plimit and flow_plimit in packets, buckets_log."""
-    return set_fq(index, name, TC_H_ROOT, handle, options)
-
-
-def set_fq(index: int, name: str, parent: int, handle: int, options: dict[str, int]) -> Message:
-    """The same anywhere; a handle of 0 has the kernel choose one."""
-    return put(index, name, Qdisc(handle, parent, "fq", fq_options(options)))
+    return put(index, name, Qdisc(handle, TC_H_ROOT, "fq", fq_options(options)))
 
 
 def fq_options(options: dict[str, int]) -> bytes:
@@ -100,12 +95,6 @@ def put(index: int, name: str, wanted: Qdisc) -> Message:
     if wanted.options:
         body += attr(_TCA_OPTIONS, wanted.options)
     return Message(_RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, body, f"set qdisc {wanted.kind} on {name}")
-
-
-def set_root_mq(index: int, name: str, handle: int) -> Message:
-    """A qdisc for each queue, as children 1, 2, ... of this handle. Refused for a device with one queue."""
-    body = _header(index, handle, TC_H_ROOT) + attr_text(_TCA_KIND, "mq")
-    return Message(_RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, body, f"set qdisc mq on {name}")
 
 
 def remove_root(socket: Socket, index: int, name: str) -> None:

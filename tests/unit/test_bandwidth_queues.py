@@ -17,6 +17,13 @@ BY_DEFAULT = {"plimit": 10_000, "flow_plimit": 100}
 ROOMIER = {"plimit": 1_000_000, "flow_plimit": 10_000}
 
 
+def device() -> Link:
+    """One that no sysfs knows: nothing tells how many of its queues are in use."""
+    made = Link.__new__(Link)
+    made.name = "nic0"
+    return made
+
+
 def fq(handle: int, options: dict[str, int], parent: int = FQ_HANDLE | 1) -> Qdisc:
     return Qdisc(handle, parent, "fq", qdisc.fq_options(options))
 
@@ -34,7 +41,7 @@ def fq(handle: int, options: dict[str, int], parent: int = FQ_HANDLE | 1) -> Qdi
     ids=["ours", "ours changed", "the node's default", "a roomy default", "somebody's", "no fq"],
 )
 def test_below_our_mq_only_an_fq_that_somebody_put_there_may_be_narrow(leaf: Qdisc, is_a_fault: bool) -> None:
-    assert bool(queues.faults([OUR_MQ, leaf])) == is_a_fault
+    assert bool(queues.faults(device(), [OUR_MQ, leaf])) == is_a_fault
 
 
 @pytest.mark.parametrize(
@@ -52,9 +59,7 @@ def test_below_our_mq_only_an_fq_that_somebody_put_there_may_be_narrow(leaf: Qdi
 def test_a_narrow_fq_on_the_nic_is_warned_of_with_the_command_that_helps(
     qdiscs: list[Qdisc], command: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    device = Link.__new__(Link)
-    device.name = "nic0"
-    nic._warn_of_narrow_fq(device, qdiscs)
+    nic._warn_of_narrow_fq(device(), qdiscs)
     said = capfd.readouterr().err
     assert said.endswith(f"{command}\n") if command else said == ""
 

@@ -121,9 +121,9 @@ def test_an_fq_goes_to_the_root_with_its_options() -> None:
 
 
 def test_an_mq_goes_to_the_root_and_an_fq_to_one_of_its_queues() -> None:
-    found = decoded(tcmsg, qdisc.set_root_mq(5, "eth0", 0x10000))
+    found = decoded(tcmsg, qdisc.put(5, "eth0", qdisc.Qdisc(0x10000, qdisc.TC_H_ROOT, "mq", b"")))
     assert (found["parent"], found["handle"], found.get_attr("TCA_KIND")) == (qdisc.TC_H_ROOT, 0x10000, "mq")
-    found = decoded(tcmsg, qdisc.set_fq(5, "eth0", 0x10002, 0, {}))
+    found = decoded(tcmsg, qdisc.put(5, "eth0", qdisc.Qdisc(0, 0x10002, "fq", b"")))
     assert (found["parent"], found["handle"], found.get_attr("TCA_KIND")) == (0x10002, 0, "fq")
 
 

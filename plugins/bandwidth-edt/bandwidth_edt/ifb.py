@@ -13,10 +13,10 @@ from __future__ import annotations
 import errno
 import posix
 
-from bandwidth_edt import layout
+from bandwidth_edt import layout, queues
 from bandwidth_edt.bucket import Buckets
 from bandwidth_edt.layout import PLUGIN
-from bandwidth_edt.shaper import FQ_HANDLE, FQ_OPTIONS, INGRESS, ask_for_fq
+from bandwidth_edt.shaper import INGRESS
 from bpf.attach import Hook, Redirect
 from bpf.maps import Map
 from bpf.records import Records
@@ -81,8 +81,9 @@ def faults(nic_index: int) -> list[str]:
     nic_fault = _nic_hook(nic_index, device.index).fault(host) if nic else "is gone"
     if Map(PLUGIN, "edt_ifbs", _U32.size, _U32.size).get(_U32.pack(nic_index)) != _U32.pack(device.index):
         nic_fault = nic_fault or f"does not lead to {NAME}"
-    for fault in _queue_fault(host, device), _own_hook(device.index).fault(host):
-        found += [f"{NAME} {fault}"] if fault else []
+    hook = _own_hook(device.index).fault(host)
+    wrong = [*_queue_faults(device, queues.of(host, device.index)), *([hook] if hook else [])]
+    found += [f"{NAME} {fault}" for fault in wrong]
     return [*found, f"{nic.name if nic else 'its NIC'} {nic_fault}"] if nic_fault else found
 
 
@@ -123,8 +124,9 @@ def _ensure_device(host: Socket) -> link.Link:
         )
     if found.alias != _ALIAS:
         _prepare(host)
-    if _queue_fault(host, found):
-        _put_queues(host, found)
+    qdiscs = queues.of(host, found.index)
+    if _queue_faults(found, qdiscs):
+        queues.put_fq(host, found, qdiscs)
     if not found.is_up:
         host.ask(link.set_up(NAME))
     _own_hook(found.index).attach(host)
@@ -156,36 +158,12 @@ def _prepare(host: Socket) -> None:
     host.ask(link.set_alias(NAME, _ALIAS))
 
 
-def _leaves(device: link.Link) -> list[int]:
-    """The parents under which there must be an fq: each queue of mq, or the root of a device with one queue."""
-    if device.tx_queues < 2:
-        return [qdisc.TC_H_ROOT]
-    return [FQ_HANDLE | number for number in range(1, device.tx_queues + 1)]
-
-
-def _put_queues(host: Socket, device: link.Link) -> None:
-    """Whatever was there: the device is ours. Not left to net.core.default_qdisc."""
-    leaves = _leaves(device)
-    if leaves[0] != qdisc.TC_H_ROOT:
-        host.ask(qdisc.set_root_mq(device.index, NAME, FQ_HANDLE))
-    for parent in leaves:
-        handle = FQ_HANDLE if parent == qdisc.TC_H_ROOT else 0
-        ask_for_fq(host, qdisc.set_fq(device.index, NAME, parent, handle, FQ_OPTIONS))
-
-
-def _queue_fault(host: Socket, device: link.Link) -> str:
-    """As the end of a sentence, empty when all is well."""
-    found = {each.parent: each for each in qdisc.list_of(host, device.index)}
-    root = found.get(qdisc.TC_H_ROOT)
-    if root is None or root.handle != FQ_HANDLE:
-        return f"has root qdisc {root.kind if root else 'noqueue'} instead of ours"
-    for parent in _leaves(device):
-        leaf = found.get(parent)
-        if leaf is None or leaf.kind != "fq":
-            return f"has qdisc {leaf.kind if leaf else 'noqueue'} instead of fq"
-        if not FQ_OPTIONS.items() <= leaf.fq_options().items():
-            return f"has fq with other limits than {FQ_OPTIONS}"
-    return ""
+def _queue_faults(device: link.Link, qdiscs: list[qdisc.Qdisc]) -> list[str]:
+    """As ends of sentences. The device is ours: an fq of somebody else's as its root is a fault too."""
+    if queues.are_ours(qdiscs):
+        return queues.faults(device, qdiscs)
+    root = qdiscs[0].kind if qdiscs else "noqueue"
+    return [f"has root qdisc {root} instead of ours"]
 
 
 def _leave(host: Socket, ifbs: Map, leaving: set[int], *, last: bool) -> None:

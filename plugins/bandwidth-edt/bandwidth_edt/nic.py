@@ -109,7 +109,7 @@ def faults(host: Socket, places: int) -> list[str]:
         fault = _hook(program, uplink.index).fault(host)
         found += [f"uplink {uplink.name} {fault}"] if fault else []
         for each in _queueing_for(host, uplink):
-            found += [f"{each.name} {fault}" for fault in queues.faults(queues.of(host, each.index))]
+            found += [f"{each.name} {fault}" for fault in queues.faults(each, queues.of(host, each.index))]
     return found
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The qdiscs of one of the node's devices: fq in the place of what was there, and then the same as before again.
+"""The qdiscs of one of the node's devices: fq in the place of what was there, and then the same as before again. The
+node's ifb, which had nothing before, has its fq from here as well.
 
 What the kernel chose by itself has the handle 0, and comes back by itself when our root is removed. What somebody set
 is put back with its handle, parent and options; only kinds that tell all of their options can be, so others are
@@ -11,6 +12,7 @@ from __future__ import annotations
 from _struct import pack, unpack
 
 from bandwidth_edt.shaper import FQ_HANDLE, FQ_OPTIONS, without_fq
+from bpf import bpffs
 from cni.errors import CONFLICT, CniError
 from cni.net import qdisc
 from cni.net.link import Link
@@ -93,7 +95,7 @@ def put_fq(socket: Socket, found: Link, before: list[Qdisc]) -> None:
         if not are_ours(before):
             socket.ask(qdisc.put(found.index, found.name, _new_root(found, before)))
             before = of(socket, found.index)
-        wrong = [each for each in before if _fault_of(each)]
+        wrong = [each for each in [*before, *_without_qdisc(found, before)] if _fault_of(each)]
         if wrong:
             socket.ask(*[qdisc.put(found.index, found.name, _fq(each, len(before))) for each in wrong])
     except NetlinkError as error:
@@ -106,6 +108,18 @@ def _new_root(found: Link, before: list[Qdisc]) -> Qdisc:
     if found.tx_queues > 1 and not (root and root.kind == "noqueue"):
         return Qdisc(FQ_HANDLE, TC_H_ROOT, "mq", b"")
     return _fq(Qdisc(FQ_HANDLE, TC_H_ROOT, "", b""), 1)
+
+
+def _without_qdisc(found: Link, qdiscs: list[Qdisc]) -> list[Qdisc]:
+    """The places below our mq, of queues that are in use, from which somebody took the leaf: packets are lost there."""
+    root = _root_in(qdiscs)
+    if root is None or root.kind != "mq":
+        return []
+    queues = bpffs.list_directory(f"/sys/class/net/{found.name}/queues")
+    in_use = sum(name.startswith("tx-") for name in queues)
+    taken = {leaf.parent for leaf in _leaves_in(qdiscs)}
+    places = [FQ_HANDLE | number for number in range(1, in_use + 1)]
+    return [Qdisc(0, place, "noop", b"") for place in places if place not in taken]
 
 
 def _fq(place: Qdisc, queues: int) -> Qdisc:
@@ -131,10 +145,10 @@ def _is_roomy(found: Qdisc) -> bool:
     return all(options.get(name, 0) >= value for name, value in FQ_OPTIONS.items())
 
 
-def faults(qdiscs: list[Qdisc]) -> list[str]:
+def faults(found: Link, qdiscs: list[Qdisc]) -> list[str]:
     """For CHECK, as ends of sentences."""
     if are_ours(qdiscs):
-        return sorted({fault for each in qdiscs if (fault := _fault_of(each))})
+        return sorted({fault for each in [*qdiscs, *_without_qdisc(found, qdiscs)] if (fault := _fault_of(each))})
     root = _root_in(qdiscs)
     return [] if are_fq(qdiscs) else [f"has root qdisc {root.kind if root else 'noop'} instead of fq"]
 
