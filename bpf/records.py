@@ -214,19 +214,30 @@ def open_if_any(plugin: str) -> Records | None:
         return None
 
 
+def find(plugin: str, attachment: Attachment) -> tuple[Records | None, Record | None]:
+    """For DEL: the plugin's records, as open_if_any(), and the attachment's among them."""
+    owned = open_if_any(plugin)
+    return owned, owned.get(attachment) if owned else None
+
+
 def required(plugin: str, attachment: Attachment) -> Record:
     """For CHECK. Raises CniError(UNKNOWN_CONTAINER) when no ADD of this boot made the attachment."""
-    owned = open_if_any(plugin)
-    record = owned.get(attachment) if owned else None
+    _, record = find(plugin, attachment)
     if record is None:
         raise CniError(UNKNOWN_CONTAINER, f"no record of {attachment.alias}: its ADD did not run since boot")
     return record
 
 
-def stale(records: Records, conf: NetConf) -> list[tuple[int, Record]]:
-    """What GC must reap: this network's records that the runtime does not list. Nothing when it sent no list."""
+def stale(plugin: str, conf: NetConf) -> list[tuple[Records, int, Record]]:
+    """What GC must reap: those of unlisted(), each with the records that it is removed from."""
+    owned = open_if_any(plugin)
+    return [(owned, key, record) for key, record in unlisted(owned, conf)] if owned else []
+
+
+def unlisted(owned: Records, conf: NetConf) -> list[tuple[int, Record]]:
+    """(attachment key, record) of this network's that the runtime does not list. Nothing when it sent no list."""
     listed = conf.valid_attachments()
     if listed is None:
         return []
     valid = {Attachment(conf.name, container_id, ifname).key for container_id, ifname in listed}
-    return [(key, record) for key, record in records.of_network(fnv1a_64(conf.name)) if key not in valid]
+    return [(key, record) for key, record in owned.of_network(fnv1a_64(conf.name)) if key not in valid]

@@ -54,19 +54,19 @@ class Kept:
         return [(a.key, Record(container_id=a.container_id)) for a in self.attachments if a.network_key == network_key]
 
 
-def stale(conf: dict[str, Any]) -> list[str]:
+def unlisted(conf: dict[str, Any]) -> list[str]:
     kept = Kept(*(Attachment(network, name, "eth0") for network in ("pods", "other") for name in ("c1", "c2")))
-    return [record.container_id for _, record in records.stale(cast(Records, kept), NetConf({**BASE, **conf}))]
+    return [record.container_id for _, record in records.unlisted(cast(Records, kept), NetConf({**BASE, **conf}))]
 
 
 def test_only_unlisted_attachments_of_the_same_network_are_stale() -> None:
-    assert stale({"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}) == ["c2"]
-    assert stale({"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "net1"}]}) == ["c1", "c2"]
-    assert stale({"cni.dev/valid-attachments": []}) == ["c1", "c2"]
+    assert unlisted({"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}) == ["c2"]
+    assert unlisted({"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "net1"}]}) == ["c1", "c2"]
+    assert unlisted({"cni.dev/valid-attachments": []}) == ["c1", "c2"]
 
 
 def test_without_a_list_nothing_is_stale() -> None:
-    assert stale({}) == []
+    assert unlisted({}) == []
 
 
 def test_the_networks_key_is_part_of_the_records_key() -> None:

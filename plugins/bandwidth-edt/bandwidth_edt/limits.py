@@ -70,8 +70,11 @@ def take_away(owned: Records, key: int, network_key: int, record: Record, pod: N
         owned.remove(key, network_key)
 
 
-def sweep(owned: Records) -> None:
+def sweep() -> None:
     """For GC: buckets that no record names, of an ADD that was killed between taking one and writing it down."""
+    owned = records.open_if_any(PLUGIN)
+    if owned is None:
+        return
     with bpffs.Lock(PLUGIN):
         Buckets(PLUGIN).keep_only(owned.numbers())
         ifb.settle(owned)

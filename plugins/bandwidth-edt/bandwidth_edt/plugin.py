@@ -73,21 +73,18 @@ class BandwidthEdt:
         from bandwidth_edt import limits
         from cni.net import netns
 
-        owned = records.open_if_any(PLUGIN)
         attempts = Attempts()
-        for key, record in records.stale(owned, conf) if owned else []:
+        for owned, key, record in records.stale(PLUGIN, conf):
             pod = netns.reopen(record.netns_path, record.netns_inode)
             attempts.run(limits.take_away, owned, key, fnv1a_64(conf.name), record, pod)
-        if owned:
-            attempts.run(limits.sweep, owned)
+        attempts.run(limits.sweep)
         attempts.run(_settle_nics, True)
         attempts.finish()
 
 
 def _take_away(attachment: Attachment, pod: NetNs | None) -> None:
     """What an earlier ADD put in force, if any."""
-    owned = records.open_if_any(PLUGIN)
-    record = owned.get(attachment) if owned else None
+    owned, record = records.find(PLUGIN, attachment)
     if owned and record:
         from bandwidth_edt import limits
 

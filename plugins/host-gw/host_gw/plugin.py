@@ -66,8 +66,7 @@ class HostGw:
 
     def delete(self, request: Request, conf: NetConf, pod: NetNs | None) -> None:
         attachment = Attachment.of(request, conf.name)
-        owned = records.open_if_any(PLUGIN)
-        record = owned.get(attachment) if owned else None
+        owned, record = records.find(PLUGIN, attachment)
         name = record.host_name if record else attachment.device_name(config.prefix_for_delete(conf))
         attempts = Attempts()
         attempts.run(_remove_host_end, Socket(), name, attachment.alias)
@@ -96,10 +95,9 @@ class HostGw:
         ipam.status(request, conf)
 
     def gc(self, request: Request, conf: NetConf) -> None:
-        owned = records.open_if_any(PLUGIN)
         attempts = Attempts()
         host = Socket()
-        for key, record in records.stale(owned, conf) if owned else []:
+        for owned, key, record in records.stale(PLUGIN, conf):
             attempts.run(_reap, request, conf, owned, host, key, record)
         if conf.ipam:
             attempts.run(ipam.gc, request, conf)

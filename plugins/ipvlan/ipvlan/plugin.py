@@ -75,8 +75,7 @@ class Ipvlan:
 
     def delete(self, request: Request, conf: NetConf, pod: NetNs | None) -> None:
         attachment = Attachment.of(request, conf.name)
-        owned = records.open_if_any(PLUGIN)
-        record = owned.get(attachment) if owned else None
+        owned, record = records.find(PLUGIN, attachment)
         attempts = Attempts()
         attempts.run(slave.remove_ours, pod, attachment, record)
         if conf.ipam:
@@ -125,9 +124,8 @@ class Ipvlan:
             raise CniError(code, error.msg, error.details) from None
 
     def gc(self, request: Request, conf: NetConf) -> None:
-        owned = records.open_if_any(PLUGIN)
         attempts = Attempts()
-        for key, record in records.stale(owned, conf) if owned else []:
+        for owned, key, record in records.stale(PLUGIN, conf):
             attempts.run(_reap, request, conf, owned, key, record)
         if conf.ipam:
             attempts.run(ipam.gc, request, conf)

@@ -57,8 +57,7 @@ class Snat:
 
     def delete(self, request: Request, conf: NetConf, pod: NetNs | None) -> None:
         attachment = Attachment.of(request, conf.name)
-        owned = records.open_if_any(PLUGIN)
-        record = owned.get(attachment) if owned else None
+        owned, record = records.find(PLUGIN, attachment)
         if owned and record:
             _remove(owned, conf, attachment.key, record)
 
@@ -84,9 +83,8 @@ class Snat:
             raise CniError(NOT_READY, error.msg, error.details) from None
 
     def gc(self, request: Request, conf: NetConf) -> None:
-        owned = records.open_if_any(PLUGIN)
         attempts = Attempts()
-        for key, record in records.stale(owned, conf) if owned else []:
+        for owned, key, record in records.stale(PLUGIN, conf):
             attempts.run(_remove, owned, conf, key, record)
         attempts.finish()
 
