@@ -120,6 +120,10 @@ def test_a_rate_below_a_frame_in_two_seconds_is_refused_and_told_the_least() -> 
     assert caught.value.code == INVALID_CONFIG
     assert caught.value.msg.startswith("runtimeConfig.bandwidth.egressRate: ")
     assert caught.value.msg.endswith("at least 36056 bit/s")
+    less = config(egressRate=36_055).egress
+    assert less
+    with pytest.raises(CniError, match="takes longer than 2 s"):
+        less.horizon_ns(9000)
     least = config(egressRate=36_056).egress
     assert least and least.horizon_ns(9000) == 2_000_000_000
 
