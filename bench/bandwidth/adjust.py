@@ -4,6 +4,7 @@
 adjust.py ADDRESS WHAT...
     no-bypass      the share of those that may pass what waits counts as used up for ever
     no-ecn         nothing is marked CE
+    no-early       nothing is dropped before the horizon
     horizon-ms=N   what would wait longer is dropped
 """
 
@@ -47,6 +48,8 @@ def main(address: str, *wishes: str) -> None:
             without_bypass(bucket)
         elif what == "no-ecn":
             with_limit(bucket, ecn_ns=0)
+        elif what == "no-early":
+            with_limit(bucket, early_ns=0)
         elif what == "horizon-ms":
             with_limit(bucket, horizon_ns=int(value) * 1_000_000)
         else:

@@ -103,7 +103,7 @@ _CASES: dict[str, Callable[[EdtBench, int], int]] = {
 def _fill(bench: EdtBench) -> None:
     """Limits for many other pods, so that what is found lies among what is not."""
     per_byte = layout.ns_per_byte(_SLOW_BYTES_PER_SEC)
-    limit = layout.CFG.pack(_SLOW_BYTES_PER_SEC, per_byte, 0, _NO_HORIZON_NS, 0, 0, 0)
+    limit = layout.CFG.pack(_SLOW_BYTES_PER_SEC, per_byte, 0, _NO_HORIZON_NS, 0, 0, 0, 0)
     first = int(ipaddress.ip_address("10.200.0.1"))
     for number in range(edt_bench.ID + 1, edt_bench.ID + 1 + MANY_IDS):
         address = layout.pack_addr(ipaddress.ip_address(first + number).packed)

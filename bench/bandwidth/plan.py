@@ -32,8 +32,8 @@ CONTENDERS = {
     for contender in (
         Contender(BYPATH, _EDT),
         Contender(TBF, {"type": "bandwidth", "capabilities": {"bandwidth": True}}),
-        Contender(PLAIN, _EDT, ("no-bypass",)),
-        Contender(CILIUM, _EDT, ("no-bypass", "no-ecn", "horizon-ms=2000"), uncapped=True),
+        Contender(PLAIN, _EDT, ("no-bypass", "no-early")),
+        Contender(CILIUM, _EDT, ("no-bypass", "no-ecn", "no-early", "horizon-ms=2000"), uncapped=True),
         Contender(NO_LIMIT, None),
     )
 }

@@ -38,10 +38,11 @@ struct edt_cfg {
 	__u64 burst_ns;		  /* burst / rate: how far an idle bucket may lag behind the clock */
 	__u64 horizon_ns;	  /* a packet that would have to wait longer is dropped */
 	__u64 ecn_ns;		  /* one that waits longer is marked CE; 0: none is */
-	__u32 prio;		  /* reserved for classes at the NIC; 0 */
-	__u32 flags;		  /* enum edt_place bits: where the limit is kept */
+	__u64 early_ns; /* of bulk without ECN that waits longer one small packet a horizon is dropped; 0: none */
+	__u32 prio;	/* reserved for classes at the NIC; 0 */
+	__u32 flags;	/* enum edt_place bits: where the limit is kept */
 };
-_Static_assert(sizeof(struct edt_cfg) == 48, "mirrored in Python");
+_Static_assert(sizeof(struct edt_cfg) == 56, "mirrored in Python");
 
 #define EDT_HIST_BUCKETS 16
 #define EDT_HIST_SHIFT 16 /* in units of 65.536 us */
@@ -51,6 +52,7 @@ _Static_assert(sizeof(struct edt_cfg) == 48, "mirrored in Python");
 struct edt_state {
 	__u64 t_last_ns;   /* CLOCK_MONOTONIC: when the bucket's last packet will have been sent */
 	__u64 t_sparse_ns; /* the same for the share of the rate that sparse flows may have at once */
+	__u64 t_early_ns;  /* before this no packet is dropped early */
 	__u64 bytes;	   /* of those let through */
 	__u64 delayed;	   /* sent later than they came */
 	__u64 ce;
@@ -60,7 +62,7 @@ struct edt_state {
 	/* Packets let through by delay: [0] below 65.5 us, [n] from 2^(n-1) of them, [15] from 1.07 s. */
 	__u64 hist[EDT_HIST_BUCKETS];
 };
-_Static_assert(sizeof(struct edt_state) == 192, "mirrored in Python");
+_Static_assert(sizeof(struct edt_state) == 200, "mirrored in Python");
 
 /* What is remembered of one flow of a bucket, see edt_flow.h. */
 struct edt_flow {

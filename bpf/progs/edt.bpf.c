@@ -23,6 +23,7 @@
 #include "edt_flow.h"
 
 #define EDT_TRIES 4
+#define EDT_EARLY_SEGS 2
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -133,6 +134,29 @@ static __always_inline bool edt_may_pass(struct edt_state *state, const struct e
 	return flow && small && flow->last_ns <= now_ns && edt_sparse_fits(state, cost_ns, now_ns);
 }
 
+/*
+ * Marks a packet that waits for longer than ecn_ns. False when it is to be dropped instead: it is bulk, cannot be
+ * marked, waits for longer than early_ns, and none was dropped for that of late. So a sender without ECN hears of it
+ * before the horizon tells it, and by one or two segments instead of all those of some GSO packets in a row: among bulk
+ * one so small comes soon. Two CPUs may drop one each.
+ */
+static __always_inline bool edt_tell_sender(struct __sk_buff *skb, struct edt_state *state, const struct edt_cfg *cfg,
+					    bool small, __u64 delay_ns, __u64 now_ns)
+{
+	if (!cfg->ecn_ns || delay_ns <= cfg->ecn_ns)
+		return true;
+	if (bpf_skb_ecn_set_ce(skb) == 1) {
+		__sync_fetch_and_add(&state->ce, 1);
+		return true;
+	}
+	if (small || !cfg->early_ns || delay_ns <= cfg->early_ns || now_ns < state->t_early_ns)
+		return true;
+	if (skb->gso_segs > EDT_EARLY_SEGS)
+		return true;
+	state->t_early_ns = now_ns + cfg->horizon_ns;
+	return false;
+}
+
 static __always_inline int edt_limit(struct __sk_buff *skb, struct edt_state *state, const struct edt_cfg *cfg,
 				     struct edt_flows *flows)
 {
@@ -159,8 +183,12 @@ static __always_inline int edt_limit(struct __sk_buff *skb, struct edt_state *st
 			return TC_ACT_SHOT;
 		} else {
 			delay_ns = d.at_ns - d.now_ns;
-			if (cfg->ecn_ns && delay_ns > cfg->ecn_ns && bpf_skb_ecn_set_ce(skb) == 1)
-				__sync_fetch_and_add(&state->ce, 1);
+			if (!edt_tell_sender(skb, state, cfg, small, delay_ns, d.now_ns)) {
+				/* Those that have been charged meanwhile keep their times: a gap of one packet. */
+				__sync_fetch_and_add(&state->t_last_ns, -cost_ns);
+				__sync_fetch_and_add(&state->drop, 1);
+				return TC_ACT_SHOT;
+			}
 			edt_set_departure(skb, d.at_ns);
 		}
 	} else {

@@ -46,6 +46,7 @@ class EdtBench:
         burst_ns: int = 0,
         horizon_ns: int = 100 * MS,
         ecn_ns: int = 0,
+        early_ns: int = 0,
         direction: int = EGRESS,
         places: int = 0,
     ) -> None:
@@ -55,7 +56,7 @@ class EdtBench:
             self.tables["ip2id"][key] = layout.U32.pack(ID)
         per_byte = layout.ns_per_byte(rate_bytes_per_sec)
         self.tables["edt_cfg"][layout.bucket(ID, direction)] = layout.CFG.pack(
-            rate_bytes_per_sec, per_byte, burst_ns, horizon_ns, ecn_ns, 0, places
+            rate_bytes_per_sec, per_byte, burst_ns, horizon_ns, ecn_ns, early_ns, 0, places
         )
 
     def run(self, packet: bytes, program: str = "edt_pod_out", **options: Any) -> Ran:
@@ -63,17 +64,17 @@ class EdtBench:
 
     def set_last(self, t_last_ns: int, direction: int = EGRESS) -> None:
         """The bucket's clock; the share of the sparse flows counts as used up, so that nothing passes what waits."""
-        counts = self.stats(direction)
+        self.set_state(direction, t_last_ns=t_last_ns, t_sparse_ns=1 << 62)
+
+    def set_state(self, direction: int = EGRESS, **changed: int) -> None:
+        counts = {**self.stats(direction), **changed}
         hist = layout.HIST.pack(*counts.pop("hist"))
-        counts |= {"t_last_ns": t_last_ns, "t_sparse_ns": 1 << 62}
         values = [hist if name == "hist" else counts[name] for name, _ in layout.STATE.fields]
         self.tables["edt_state"][layout.bucket(ID, direction)] = layout.STATE.pack(*values)
 
     def give_sparse_share(self) -> None:
         """From now on sparse flows have their whole share."""
-        key = layout.bucket(ID, EGRESS)
-        raw = self.tables["edt_state"][key]
-        self.tables["edt_state"][key] = raw[:8] + bytes(8) + raw[16:]
+        self.set_state(t_sparse_ns=0)
 
     def last_ns(self) -> int:
         return int(self.stats()["t_last_ns"])

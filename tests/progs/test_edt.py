@@ -134,6 +134,35 @@ def test_ect_is_marked_ce_beyond_the_ecn_delay(edt: EdtBench, make: type, field:
     assert edt.stats()["ce"] == 2
 
 
+def test_bulk_without_ecn_loses_one_small_packet_a_horizon_beyond_the_early_delay(edt: EdtBench) -> None:
+    horizon_ns = 200 * SEC
+    edt.limit(RATE, horizon_ns=horizon_ns, ecn_ns=MS, early_ns=50 * SEC)
+
+    def run(ahead_ns: int, tos: int = 0, segments: int = 2) -> tuple[int, int]:
+        """The verdict, and by how much the clock moved. A packet of 5 ms is more than a small flow's."""
+        last = now_ns() + ahead_ns
+        edt.set_last(last)
+        verdict = edt.run(v4(tos=tos), gso=(segments, 958), wire_len=5000).verdict
+        return verdict, edt.last_ns() - last
+
+    charged, dropped = (UNSPEC, 5 * MS), (SHOT, 0)
+    assert run(40 * SEC) == charged
+    assert run(60 * SEC, tos=2) == charged, "it is marked"
+    assert run(60 * SEC, segments=3) == charged, "a smaller one will come"
+    assert run(60 * SEC) == dropped
+    assert run(60 * SEC) == charged, "the sender has been told"
+    assert 199 * SEC < edt.stats()["t_early_ns"] - now_ns() <= horizon_ns
+    edt.set_state(t_early_ns=now_ns())
+    assert run(60 * SEC) == dropped
+    assert (edt.stats()["drop"], edt.stats()["ce"]) == (2, 1)
+    edt.forget_flows()
+    edt.set_state(t_early_ns=0)
+    edt.set_last(now_ns() + 60 * SEC)
+    assert edt.run(v4(100)).verdict == UNSPEC, "a small flow is not who is too fast"
+    edt.limit(RATE, horizon_ns=horizon_ns, ecn_ns=MS)
+    assert run(60 * SEC) == charged, "and not when there is no early delay"
+
+
 def test_the_length_on_the_wire_is_charged(edt: EdtBench) -> None:
     edt.limit(RATE, horizon_ns=NO_HORIZON)
     start = now_ns() + AHEAD_NS

@@ -22,24 +22,29 @@ _GUARD_BURST_NS = 50_000_000
 
 class Setting:
     """One direction's limit and the places where it is kept, bits of layout.AT_*; an element of `edt_cfg`.
-    A horizon of 0 drops instead of delaying."""
+    A horizon of 0 drops instead of delaying; an early_ns of 0 drops nothing before the horizon."""
 
-    __slots__ = ("burst_ns", "horizon_ns", "places", "rate_bytes_per_sec")
+    __slots__ = ("burst_ns", "early_ns", "horizon_ns", "places", "rate_bytes_per_sec")
 
-    def __init__(self, rate_bytes_per_sec: int, burst_ns: int, places: int, horizon_ns: int = HORIZON_NS) -> None:
+    def __init__(
+        self, rate_bytes_per_sec: int, burst_ns: int, places: int, horizon_ns: int = HORIZON_NS, early_ns: int = 0
+    ) -> None:
         self.rate_bytes_per_sec = rate_bytes_per_sec
         self.burst_ns = burst_ns
         self.places = places
         self.horizon_ns = horizon_ns
+        self.early_ns = early_ns
 
     @classmethod
     def unpack(cls, raw: bytes) -> Setting:
         values = layout.CFG.named(raw)
-        return cls(values["rate_bytes_per_sec"], values["burst_ns"], values["flags"], values["horizon_ns"])
+        names = ("rate_bytes_per_sec", "burst_ns", "flags", "horizon_ns", "early_ns")
+        return cls(*(values[name] for name in names))
 
     def pack(self) -> bytes:
         rate, ecn_ns = self.rate_bytes_per_sec, ECN_NS if self.horizon_ns else 0
-        return layout.CFG.pack(rate, layout.ns_per_byte(rate), self.burst_ns, self.horizon_ns, ecn_ns, 0, self.places)
+        per_byte = layout.ns_per_byte(rate)
+        return layout.CFG.pack(rate, per_byte, self.burst_ns, self.horizon_ns, ecn_ns, self.early_ns, 0, self.places)
 
     def guard(self) -> Setting | None:
         """What the NIC lets through of a pod that shapes itself, and may have taken its own fq away: a little more than

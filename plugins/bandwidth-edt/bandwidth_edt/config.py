@@ -28,6 +28,8 @@ _LONGEST_HORIZON_NS = 2_000_000_000
 _FRAMES_WITHIN_HORIZON = 4
 """Two GSO packets of the smallest size: fewer, and TCP could not even keep one waiting while another is sent."""
 ECN_NS = 5_000_000
+EARLY_NS = 50_000_000
+"""Half the horizon: a sender that is told so late still has as much room until its packets are dropped in a row."""
 _LOWEST_RATE_BITS = 8 * 1000
 _ETHERNET_HEADER_BYTES = 14
 

@@ -36,6 +36,7 @@ CFG = Layout(
     ("burst_ns", "Q"),
     ("horizon_ns", "Q"),
     ("ecn_ns", "Q"),
+    ("early_ns", "Q"),
     ("prio", "I"),
     ("flags", "I"),
 )
@@ -43,6 +44,7 @@ STATE = Layout(
     "edt_state",
     ("t_last_ns", "Q"),
     ("t_sparse_ns", "Q"),
+    ("t_early_ns", "Q"),
     ("bytes", "Q"),
     ("delayed", "Q"),
     ("ce", "Q"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bandwidth_edt import ifb, layout, nic
 from bandwidth_edt.bucket import Buckets, Setting
+from bandwidth_edt.config import EARLY_NS, HORIZON_NS
 from bandwidth_edt.layout import PLUGIN
 from bandwidth_edt.pod import DIRECTIONS, Pod
 from bandwidth_edt.shaper import EGRESS, INGRESS, OBJECT
@@ -93,6 +94,10 @@ def _wanted(found: link.Link, config: Config) -> dict[int, Setting]:
         wanted[EGRESS] = _setting(config.egress, config.egress_places, found.mtu)
     if config.ingress:
         wanted[INGRESS] = _setting(config.ingress, _ingress_place(found), found.mtu)
+        # Who sends into the pod is far away: unlike the pod's own sockets, nothing holds it back but a loss. A longer
+        # horizon than usual is one of four frames, of which none is to spare.
+        if wanted[INGRESS].horizon_ns == HORIZON_NS:
+            wanted[INGRESS].early_ns = EARLY_NS
     return wanted
 
 
