@@ -60,8 +60,8 @@ PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
 INGRESS, INGRESS_RATE = "TCP into the pod", 20_000_000
 UNBURST, UNBURST_RATE = "TCP, burst as a runtime sends it when the annotation names none", 20_000_000
 DEVICES, STARVED = "devices", "no processor"
-BURST_NS = 10_000_000
-"""Both shapers are given it: bypath's default, which TBF is told."""
+BURST_NS, LEAST_BURST_BITS = 10_000_000, 8 * 1514
+"""Both shapers are given it: bypath's default, which TBF is told, but no less than a frame, which both need."""
 RUNTIME_BURST_BITS = 0xFFFFFFFF
 """What containerd and CRI-O send for an absent burst."""
 
@@ -101,7 +101,7 @@ def wire_bits(load: Load, payload_bytes: float) -> float:
 
 
 def burst_bits(rate_bits_per_sec: int) -> int:
-    return rate_bits_per_sec * BURST_NS // 1_000_000_000
+    return max(LEAST_BURST_BITS, rate_bits_per_sec * BURST_NS // 1_000_000_000)
 
 
 def rate_name(rate_bits_per_sec: int) -> str:
