@@ -11,7 +11,7 @@ from tests.lab.residue import residue
 from tests.runtime.chains import ipvlan
 from tests.runtime.containerd import Containerd
 from tests.runtime.cri import Pod
-from tests.runtime.traffic import fetch, measured_egress_bits_per_sec, ping
+from tests.runtime.traffic import egress_speed, fetch, ping
 
 LIMIT_BITS_PER_SEC = 50e6
 ANNOTATION = {"kubernetes.io/egress-bandwidth": "50M"}
@@ -19,8 +19,8 @@ ANNOTATION = {"kubernetes.io/egress-bandwidth": "50M"}
 
 def best_rate(pod: Pod, fabric: Fabric) -> float:
     """bit/s; measured again when it is short of the limit, which in an emulated machine says nothing of the limit."""
-    rate = measured_egress_bits_per_sec(pod, fabric)
-    return rate if rate > 0.95 * LIMIT_BITS_PER_SEC else max(rate, measured_egress_bits_per_sec(pod, fabric))
+    rate = egress_speed(pod, fabric).mean
+    return rate if rate > 0.95 * LIMIT_BITS_PER_SEC else max(rate, egress_speed(pod, fabric).mean)
 
 
 def tell() -> None:

@@ -6,16 +6,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from subprocess import PIPE
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
+from tests.lab import iperf
 from tests.lab.executable import Chain, Cni, Json
 from tests.lab.fabric import OUTSIDE_IP, OUTSIDE_IP6, Fabric
+from tests.lab.iperf import PAYLOAD_PER_PACKET, Speed
 from tests.lab.node import Node
 from tests.lab.residue import difference
 from tests.runtime.chains import BANDWIDTH, POD_CIDR, POD_CIDR6, conflist
 from tests.runtime.chains import ipvlan as with_snat
-from tests.runtime.traffic import BYTES_PER_PACKET, PAYLOAD_PER_PACKET
 
 EXECUTABLE = "bypath-bandwidth-edt"
 IFB = "bypath-ifb"
@@ -32,11 +33,6 @@ def chain_of(mode: str, order: str = "edt", **ipvlan: Any) -> Json:
 
 def ingress(bits_per_sec: int) -> Json:
     return {"bandwidth": {"ingressRate": bits_per_sec}}
-
-
-class Speed(NamedTuple):
-    bits_per_sec: float
-    retransmits: int
 
 
 class Place:
@@ -98,18 +94,11 @@ class Place:
         (ifb,) = self.ifbs()
         return int(ifb["stats64"]["rx"]["packets"])
 
-    def measure(self, name: str, server: str = OUTSIDE_IP, seconds: int = 10) -> Speed:
-        """One TCP flow from the outside to the pod, frames' bits counted; the first 2 s are left out of the rate."""
-        listening = self.fabric.outside.popen(["iperf3", "-s", "-1", "--forceflush"], stdout=PIPE)
-        assert listening.stdout
-        while "listening" not in listening.stdout.readline():
-            assert listening.poll() is None, "the iperf3 server ended"
-        argv = ["iperf3", "-c", server, "-R", "-J", "-O", "2", "-t", str(seconds)]
-        end = json.loads(self.run(name, argv, timeout=120))["end"]
-        self.fabric.outside.stop(listening)
+    def measure(self, name: str, server: str = OUTSIDE_IP) -> Speed:
+        """Of the frames of one TCP flow from the outside to the pod."""
         payload = PAYLOAD_PER_PACKET - (20 if server == OUTSIDE_IP6 else 0)
-        rate = end["sum_received"]["bits_per_second"] * BYTES_PER_PACKET / payload
-        return Speed(rate, int(end["sum_sent"]["retransmits"]))
+        run = partial(self.run, name, timeout=120)
+        return iperf.measure(self.fabric.outside, run, "-R", server=server, seconds=12).of_frames(payload_bytes=payload)
 
     def leaves_nothing(self) -> bool:
         """For assertions once no pod is left; they show what is."""

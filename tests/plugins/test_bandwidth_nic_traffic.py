@@ -8,15 +8,16 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from subprocess import PIPE
 from typing import Any, NamedTuple
 
 import pytest
 from bandwidth_edt import layout
 
 from tests.kernels import probes
+from tests.lab import iperf
 from tests.lab.executable import Cni, Json
 from tests.lab.fabric import OUTSIDE_IP, Fabric
+from tests.lab.iperf import kept
 from tests.lab.node import Node
 from tests.lab.residue import difference
 from tests.plugins.nic_lab import EXECUTABLE, PINS, TWENTY, state_of
@@ -94,26 +95,9 @@ def pod_of(node: Node, *plugins: Json) -> Iterator[Pod]:
     assert difference(node) == []
 
 
-def tcp_bits_per_sec(place: Place) -> float:
-    """Frames' bits per second that one TCP flow of the pod brought to the outside host, its first second left out."""
-    fabric, node = place
-    server = fabric.outside.popen(["iperf3", "-s", "-1", "--forceflush"], stdout=PIPE)
-    assert server.stdout
-    while "listening" not in server.stdout.readline():
-        assert server.poll() is None, "the iperf3 server ended"
-    report = node.pod_run("pod1", ["iperf3", "-c", OUTSIDE_IP, "-J", "-O", "1", "-t", "6"]).stdout
-    fabric.outside.stop(server)
-    received = json.loads(report)["end"]["sum_received"]["bits_per_second"]
-    return float(received) * BYTES_PER_PACKET / PAYLOAD_PER_PACKET
-
-
 def holds(place: Place) -> None:
-    """Within 5 % at best; what is short of it says nothing in an emulated machine, what is above it does."""
-    rates: list[float] = []
-    while len(rates) < 3 and not (rates and max(rates) > 0.95 * TWENTY):
-        rates.append(tcp_bits_per_sec(place))
-    print("Mbit/s:", [round(rate / 1e6, 2) for rate in rates])
-    assert 0.95 * TWENTY <= max(rates) <= 1.05 * TWENTY
+    fabric, node = place
+    kept(TWENTY, lambda: iperf.measure(fabric.outside, lambda argv: node.pod_run("pod1", argv).stdout).of_frames())
 
 
 def seen_outside(node: Node) -> str:

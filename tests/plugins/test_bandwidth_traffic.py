@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
+from tests.lab import iperf
 from tests.lab.executable import Cni
 from tests.lab.fabric import ECHO_PORT, OUTSIDE_IP, OUTSIDE_IP6, Fabric
+from tests.lab.iperf import Speed, kept
 from tests.lab.residue import difference
 from tests.plugins.test_bandwidth import EXECUTABLE, Pod
 
@@ -37,26 +39,15 @@ class Place:
     def __init__(self, fabric: Fabric, pod: Pod) -> None:
         self.fabric, self.pod = fabric, pod
 
-    def iperf(self, *options: str, server: str = OUTSIDE_IP, seconds: int = 6) -> float:
-        """Payload bits per second that arrived; the first 2 s are left out."""
-        listening = self.fabric.outside.popen(["iperf3", "-s", "-1", "--forceflush"], stdout=subprocess.PIPE)
-        assert listening.stdout
-        while "listening" not in listening.stdout.readline():
-            assert listening.poll() is None, "the iperf3 server ended"
-        argv = ["iperf3", "-c", server, "-J", "-O", "2", "-t", str(seconds), *options]
-        end = json.loads(self.pod.node.pod_run(self.pod.name, argv, timeout=120).stdout)["end"]
-        self.fabric.outside.stop(listening)
-        return float((end.get("sum_received") or end["sum"])["bits_per_second"])
+    def speed(self, *options: str, server: str = OUTSIDE_IP) -> Speed:
+        """Of the payload that arrived outside."""
+        run = partial(self.pod.node.pod_run, self.pod.name, timeout=120)
+        return iperf.measure(self.fabric.outside, lambda argv: run(argv).stdout, *options, server=server)
 
     def kept(
         self, frame_bytes: int, payload_bytes: int, *options: str, server: str = OUTSIDE_IP, rate: int = TWENTY
     ) -> None:
-        """No run is faster than the limit, and one of three comes up to it: emulated, a timer may be late."""
-        measured: list[float] = []
-        while not measured or (measured[-1] < 0.95 * rate and len(measured) < 3):
-            measured.append(self.iperf(*options, server=server) * frame_bytes / payload_bytes)
-            assert measured[-1] <= 1.05 * rate, measured
-        assert measured[-1] >= 0.95 * rate, measured
+        kept(rate, lambda: self.speed(*options, server=server).of_frames(frame_bytes, payload_bytes))
 
     def request_ms(self) -> float:
         """The median of a request of 64 bytes and its echo."""
@@ -119,6 +110,6 @@ def test_a_request_hardly_waits_beside_bulk_of_its_own_pod(place: Place) -> None
 
 def test_a_second_adds_rate_is_kept_from_then_on(place: Place) -> None:
     place.pod.limit(egressRate=TWENTY // 2)
-    slower = place.iperf() * (1448 + ETHER_IPV4_TCP) / 1448
+    slower = place.speed().of_frames().mean
     Cni(place.pod.node, EXECUTABLE).add(place.pod.conf(egressRate=TWENTY), place.pod.name, place.pod.netns)
     assert slower <= 1.05 * TWENTY / 2

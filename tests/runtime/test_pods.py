@@ -8,22 +8,23 @@ pods and seen that they left nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.lab.fabric import OUTSIDE_IP, OUTSIDE_IP6, Fabric
+from tests.lab.iperf import kept
 from tests.lab.node import Node
 from tests.lab.residue import difference, remember, residue
 from tests.runtime.chains import HOST_GW_SNAT, HOST_GW_SNAT_BANDWIDTH, POD_CIDR, POD_CIDR6, ipvlan
 from tests.runtime.containerd import Containerd
 from tests.runtime.cri import Pod
 from tests.runtime.traffic import (
+    egress_speed,
     fetch,
     forget_flows,
-    measured_egress_bits_per_sec,
-    measured_ingress_bits_per_sec,
+    ingress_speed,
     ping,
     seen_outside,
     serve_http,
@@ -145,26 +146,16 @@ def test_ipv4_traffic_between_pods_makes_no_tracked_connection(place: Place, pod
     assert tracked_flows(place.node) == 0, place.node.run(["conntrack", "-L"]).stdout
 
 
-def keeps_50_megabits(measure: Callable[[], float]) -> None:
-    """No run may be faster. A run may be slower where the machine is: emulated, fq's timer comes 10 ms late and more,
-    and what a bucket of 10 ms cannot catch up with is lost. So the best of three has to come up to the limit."""
-    measured: list[float] = []
-    while not measured or (measured[-1] < 0.95 * LIMIT_BITS_PER_SEC and len(measured) < 3):
-        measured.append(measure())
-        assert measured[-1] <= 1.05 * LIMIT_BITS_PER_SEC, measured
-    assert measured[-1] >= 0.95 * LIMIT_BITS_PER_SEC, measured
-
-
 @pytest.mark.parametrize("place", SHAPED, indirect=True)
 def test_an_annotated_egress_bandwidth_is_kept_within_5_percent(place: Place, pods: Pods) -> None:
     pod = pods.run("slow", FIFTY_MEGABITS)
-    keeps_50_megabits(lambda: measured_egress_bits_per_sec(pod, place.fabric))
+    kept(LIMIT_BITS_PER_SEC, lambda: egress_speed(pod, place.fabric))
 
 
 @pytest.mark.parametrize("place", SHAPED, indirect=True)
 def test_an_annotated_ingress_bandwidth_is_kept_within_5_percent(place: Place, pods: Pods) -> None:
     pod = pods.run("slow", {"kubernetes.io/ingress-bandwidth": "50M"})
-    keeps_50_megabits(lambda: measured_ingress_bits_per_sec(pod, place.fabric))
+    kept(LIMIT_BITS_PER_SEC, lambda: ingress_speed(pod, place.fabric))
 
 
 @pytest.mark.parametrize("place", ALL, indirect=True)

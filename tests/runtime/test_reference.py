@@ -14,8 +14,8 @@ from tests.runtime.chains import POD_CIDR, POD_CIDR6, REFERENCE
 from tests.runtime.containerd import Containerd
 from tests.runtime.cri import ExecFailed
 from tests.runtime.traffic import (
+    egress_speed,
     fetch,
-    measured_egress_bits_per_sec,
     ping,
     seen_outside,
     serve_http,
@@ -53,7 +53,7 @@ def test_an_annotated_bandwidth_reaches_the_plugins_as_kubelet_sends_it(fabric: 
         pod = runtime.cri.run_pod("slow", {"kubernetes.io/egress-bandwidth": "50M"})
         assert "rate 50Mbit burst 512Mb" in node.run(["tc", "qdisc"]).stdout
         # That burst is why the measured rate means nothing here; the bytes still have to arrive.
-        assert measured_egress_bits_per_sec(pod, fabric, seconds=2) > 45e6
+        assert egress_speed(pod, fabric).mean > 45e6
         pod.remove()
         assert residue(node) == []
 

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from subprocess import PIPE
 
+from tests.lab import iperf
 from tests.lab.fabric import ECHO_PORT, OUTSIDE_IP, Fabric
+from tests.lab.iperf import Speed
 from tests.lab.node import Node
 from tests.runtime.cri import Pod
-
-PAYLOAD_PER_PACKET, BYTES_PER_PACKET = 1448, 1514
-"""Of a full TCP segment with timestamps on an Ethernet of MTU 1500: the shaped rate counts the whole frame."""
 
 
 def url(address: str, port: int = 80) -> str:
@@ -61,24 +58,14 @@ def forget_flows(node: Node) -> None:
     assert tracked_flows(node) == 0, node.run(["conntrack", "-L"]).stdout
 
 
-def measured_egress_bits_per_sec(pod: Pod, fabric: Fabric, seconds: int = 8) -> float:
-    """Frames' bits per second that one TCP flow of the pod brought to the outside host, its first 2 s left out."""
-    return _measured_bits_per_sec(pod, fabric, seconds)
+def egress_speed(pod: Pod, fabric: Fabric) -> Speed:
+    """Of the frames of one TCP flow from the pod to the outside host."""
+    return iperf.measure(fabric.outside, pod.exec).of_frames()
 
 
-def measured_ingress_bits_per_sec(pod: Pod, fabric: Fabric, seconds: int = 8) -> float:
+def ingress_speed(pod: Pod, fabric: Fabric) -> Speed:
     """Likewise, from the outside host to the pod."""
-    return _measured_bits_per_sec(pod, fabric, seconds, "-R")
-
-
-def _measured_bits_per_sec(pod: Pod, fabric: Fabric, seconds: int, *options: str) -> float:
-    server = fabric.outside.popen(["iperf3", "-s", "-1", "--forceflush"], stdout=PIPE)
-    assert server.stdout
-    while "listening" not in server.stdout.readline():
-        assert server.poll() is None, "the iperf3 server ended"
-    report = json.loads(pod.exec(["iperf3", "-c", OUTSIDE_IP, "-J", "-O", "2", "-t", str(seconds), *options]))
-    fabric.outside.stop(server)
-    return float(report["end"]["sum_received"]["bits_per_second"]) * BYTES_PER_PACKET / PAYLOAD_PER_PACKET
+    return iperf.measure(fabric.outside, pod.exec, "-R").of_frames()
 
 
 class CountedStream:
