@@ -25,7 +25,6 @@ from tests.plugins.nic_lab import EXECUTABLE, PINS, TWENTY, state_of
 pytestmark = [pytest.mark.feature("bandwidth nic: traffic"), pytest.mark.needs("fq")]
 
 NODE_IP = "192.0.2.11"
-PAYLOAD_PER_PACKET, BYTES_PER_PACKET = 1448, 1514
 HOST_GW: Json = {
     "type": "bypath-host-gw",
     "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.1.0/24"}]], "dataDir": "/var/lib/cni/networks"},
