@@ -21,7 +21,8 @@ TRIES, TOLERANCE = 3, 0.05
 
 
 class Speed(NamedTuple):
-    """Payload bits per second without the first WARM_UP_SEC: on the whole, and in the best ROW_SEC seconds in a row."""
+    """Payload bits per second on the whole and in the best ROW_SEC seconds in a row, and retransmitted segments; all
+    without the first WARM_UP_SEC."""
 
     mean: float
     best: float
@@ -45,13 +46,14 @@ def measure(
     report = json.loads(run(["iperf3", "-c", server, "-J", "--get-server-output", "-t", str(seconds), *options]))
     outside.stop(listening)
     assert "error" not in report, report["error"]
-    receiver = report if "-R" in options else report["server_output_json"]
-    retransmits = report["end"].get("sum_sent", {}).get("retransmits", 0)
-    return speed_of(receiver["intervals"], int(retransmits))
+    sender, receiver = report["intervals"], report["server_output_json"]["intervals"]
+    return speed_of(receiver, sender) if "-R" in options else speed_of(sender, receiver)
 
 
-def speed_of(intervals: list[Any], retransmits: int) -> Speed:
-    whole = [each["sum"] for each in intervals if each["sum"]["seconds"] > LEAST_INTERVAL_SEC][WARM_UP_SEC:]
+def speed_of(sender: list[Any], receiver: list[Any]) -> Speed:
+    """Of both ends' intervals, iperf3's."""
+    retransmits = sum(each["sum"].get("retransmits", 0) for each in sender[WARM_UP_SEC:])
+    whole = [each["sum"] for each in receiver if each["sum"]["seconds"] > LEAST_INTERVAL_SEC][WARM_UP_SEC:]
     assert len(whole) >= ROW_SEC, f"only {len(whole)} whole seconds behind the first {WARM_UP_SEC} were measured"
     rows = [whole[start : start + ROW_SEC] for start in range(len(whole) - ROW_SEC + 1)]
     return Speed(_rate(whole), max(map(_rate, rows)), retransmits)

@@ -19,7 +19,8 @@ def seconds(*megabits: float) -> list[Any]:
 
 def test_the_first_seconds_and_the_rest_behind_the_last_one_do_not_count() -> None:
     rest = {"sum": {"seconds": 0.01, "bytes": 1e9}}
-    found = iperf.speed_of([*seconds(900, 900, 10, 20, 30, 40), rest], 7)
+    sender = [{"sum": {"retransmits": count}} for count in (100, 50, 0, 1, 2, 4)]
+    found = iperf.speed_of(sender, [*seconds(900, 900, 10, 20, 30, 40), rest])
     assert found == Speed(25e6, 30e6, 7)
 
 
