@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 0, 1, 2, 3, 4
-_OBJ_PIN, _OBJ_GET, _PROG_FD_BY_ID, _OBJ_INFO, _PROG_QUERY = 6, 7, 13, 15, 16
+_OBJ_PIN, _OBJ_GET, _PROG_ATTACH, _PROG_DETACH = 6, 7, 8, 9
+_PROG_FD_BY_ID, _OBJ_INFO, _PROG_QUERY = 13, 15, 16
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 
 MAP_TYPE_HASH = 1
@@ -27,6 +28,8 @@ BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
 F_NO_PREALLOC = 1
 F_BEFORE, F_AFTER, F_ID = 1 << 3, 1 << 4, 1 << 5
 TCX = {"ingress": 46, "egress": 47}
+SOCK_OPS, SK_MSG_VERDICT, SK_SKB_VERDICT = 3, 7, 38
+"""enum bpf_attach_type: the first for a cgroup, the others for a map of sockets."""
 
 
 def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
@@ -74,7 +77,8 @@ def prog_name(descriptor: int) -> str:
 
 
 def link_info(descriptor: int) -> tuple[int, int]:
-    """(program id, ifindex) of a TCX link; ifindex 0 when its device is gone."""
+    """(program id, ifindex) of a TCX link, (program id, lower half of the cgroup's id) of a cgroup's; the second is 0
+    when the device or cgroup is gone."""
     info = _info(descriptor, 32)
     return int(unpack_from("=I", info, 8)[0]), int(unpack_from("=I", info, 16)[0])
 
@@ -135,12 +139,37 @@ def is_empty(descriptor: int, key_bytes: int) -> bool:
 
 def tcx_programs(index: int, direction: str) -> tuple[list[int], int]:
     """Ids of the programs attached by TCX in their order, and the hook's revision. OSError(EINVAL) below 6.6."""
+    return _query(index, TCX[direction])
+
+
+def map_programs(descriptor: int, hook: int) -> list[int]:
+    """Ids of the programs that a map of sockets gives to those that enter it. OSError(EINVAL) below 5.18."""
+    return _query(descriptor, hook)[0]
+
+
+def _query(target: int, hook: int) -> tuple[list[int], int]:
     room = 64
     ids = Buffer(4 * room)
-    attributes = pack("=IIIIQI4xQQQQ", index, TCX[direction], 0, 0, ids.address, room, 0, 0, 0, 0)
+    attributes = pack("=IIIIQI4xQQQQ", target, hook, 0, 0, ids.address, room, 0, 0, 0, 0)
     _, back = _bpf(_PROG_QUERY, attributes)
     count = unpack_from("=I", back, 24)[0]
     return list(unpack_from(f"={count}I", ids.data)), int(unpack_from("=Q", back, 56)[0])
+
+
+def map_attach(program: int, descriptor: int, hook: int) -> None:
+    """Have a map give the program to the sockets that enter it, instead of the one that it gave."""
+    _bpf(_PROG_ATTACH, pack("=IIII", descriptor, program, hook, 0))
+
+
+def map_detach(program: int, descriptor: int, hook: int) -> bool:
+    """Sockets in the map keep the program. False when the map gives another one, or none."""
+    try:
+        _bpf(_PROG_DETACH, pack("=IIII", descriptor, program, hook, 0))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
 
 
 def prog_name_by_id(program_id: int) -> str:
@@ -161,6 +190,11 @@ def link_create_tcx(program: int, index: int, direction: str, flags: int, relati
     """A TCX link on a device of the current namespace. OSError(ESTALE) when the hook changed since `revision`."""
     attributes = pack("=IIIII4xQ", program, index, TCX[direction], flags, relative_id, revision)
     return _bpf(_LINK_CREATE, attributes)[0]
+
+
+def link_create_cgroup(program: int, cgroup: int, hook: int) -> int:
+    """A link to a cgroup, an open directory; others' programs on it run as before."""
+    return _bpf(_LINK_CREATE, pack("=IIII", program, cgroup, hook, 0))[0]
 
 
 def link_update(link: int, program: int) -> None:

@@ -46,7 +46,7 @@ def ensure(wanted: Object, renew: Callable[[], None]) -> None:
     run by a clsact filter, since only the plugin knows where. It runs under the plugin's lock and before the object
     counts as loaded, so that an upgrade that was killed half way is begun again by the next ADD.
     """
-    expected = _expected_hash(wanted.file)
+    expected = digest(wanted.file)
     if _loaded_hash(wanted.plugin) == expected:
         return
     bpffs.ensure_directory(wanted.plugin)
@@ -59,7 +59,7 @@ def ensure(wanted: Object, renew: Callable[[], None]) -> None:
 
 
 def is_loaded(wanted: Object) -> bool:
-    return _loaded_hash(wanted.plugin) == _expected_hash(wanted.file)
+    return _loaded_hash(wanted.plugin) == digest(wanted.file)
 
 
 def object_path(file: str) -> str:
@@ -69,7 +69,8 @@ def object_path(file: str) -> str:
     return __file__.rpartition("/bpf/")[0] + "/build/bpf/" + file
 
 
-def _expected_hash(file: str) -> bytes:
+def digest(file: str) -> bytes:
+    """SHA-256 of an object file of this installation, as the build wrote it down."""
     path = object_path(file).removesuffix(".bpf.o") + ".sha256"
     content = files.read(path)
     if content is None:

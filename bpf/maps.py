@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from cni import files
 from cni.errors import CONFLICT, CniError
 
 from . import command, pins
@@ -56,3 +57,29 @@ class Map:
 
     def is_empty(self) -> bool:
         return command.is_empty(self.descriptor, self.key_bytes)
+
+
+class PerCpuMap(Map):
+    """A map with a value for each possible CPU; in the buffers of bpf(2) they follow each other, 8-byte aligned."""
+
+    __slots__ = ("cpus", "stride_bytes")
+
+    def __init__(self, plugin: str, name: str, key_bytes: int, value_bytes: int) -> None:
+        super().__init__(plugin, name, key_bytes, value_bytes)
+        self.cpus = possible_cpus()
+        self.stride_bytes = value_bytes + 7 & ~7
+
+    def get(self, key: bytes) -> bytes | None:
+        """All values, each in `stride_bytes`."""
+        return command.lookup(self.descriptor, key, self.stride_bytes * self.cpus)
+
+    def put(self, key: bytes, value: bytes, flags: int = command.BPF_ANY) -> None:
+        """The same value for every CPU."""
+        command.update(self.descriptor, key, value.ljust(self.stride_bytes, b"\0") * self.cpus, flags)
+
+
+def possible_cpus() -> int:
+    """As the kernel counts them: num_possible_cpus(), which sysfs tells as ranges such as 0-3,8."""
+    text = files.read("/sys/devices/system/cpu/possible") or b"0"
+    ranges = [part.partition(b"-") for part in text.strip().split(b",")]
+    return sum([int(last or first) - int(first) + 1 for first, _, last in ranges])

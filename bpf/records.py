@@ -30,7 +30,7 @@ MAP_NAME = "attachments"
 _MAX_ENTRIES = 16384
 _MAX_ADDRESSES = 8
 _KEY = Struct("=QQ")
-_VALUE = Struct("=QIIII16s16s128s208s128s")
+_VALUE = Struct("=QIIQI16s16s128s208s128s")
 _MAX_ID_BYTES = 127
 _MAX_PATH_BYTES = 207
 _V4_MAPPED = bytes(10) + b"\xff\xff"
@@ -45,7 +45,7 @@ class Record:
     ifname       the pod's interface; pod_ifindex is its number in the pod's namespace
     host_name    the device on the host's side, empty when there is none; host_ifindex is its number
     addresses    up to 8, packed, 4 or 16 bytes
-    number       the plugin's own, such as a bucket id
+    number       the plugin's own, 64 bit, such as a bucket id or a namespace's cookie
     """
 
     __slots__ = (

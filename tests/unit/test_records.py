@@ -27,7 +27,9 @@ def fields(record: Record) -> dict[str, object]:
         Record(
             container_id="c" * 127, netns_inode=1 << 63, netns_path="/" + "p" * 206, ifname="é" * 7, host_name="b" * 15
         ),
-        Record(pod_ifindex=0xFFFFFFFF, host_ifindex=2, number=0xFFFFFFFF, addresses=[V4, V6, bytes(4), bytes(16)]),
+        Record(
+            pod_ifindex=0xFFFFFFFF, host_ifindex=2, number=0xFFFFFFFFFFFFFFFF, addresses=[V4, V6, bytes(4), bytes(16)]
+        ),
         Record(addresses=[bytes((10, 0, 0, number)) for number in range(8)]),
     ],
 )

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs on sockets: a sock_ops program on all of the node, which puts some into a map, and the map's own programs.
+
+The first is a link to the root cgroup, pinned; the others go with the map. A socket keeps the programs that the map had
+when it entered, until it is closed: replacing or taking away programs never touches an open connection, and no element
+of the map is ever deleted from here.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from cni import files
+from cni.errors import KERNEL_LACKS, NODE_NOT_READY, CniError
+
+from . import bpffs, command, pins
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PLACE = "root"
+_CGROUP2_ROOT = b"/"
+_OF_CGROUP2 = "cgroup.controllers"
+
+
+def root_cgroup() -> str:
+    """Where the whole cgroup v2 hierarchy is mounted: not always at /sys/fs/cgroup. See proc_pid_mountinfo(5)."""
+    for line in (files.read("/proc/self/mountinfo") or b"").splitlines():
+        mount, _, file_system = line.partition(b" - ")
+        _, _, _, root, point = mount.split(b" ")[:5]
+        # Mounts that are hidden under others are listed too.
+        if (
+            root == _CGROUP2_ROOT
+            and file_system.startswith(b"cgroup2 ")
+            and bpffs.exists(f"{point.decode()}/{_OF_CGROUP2}")
+        ):
+            return point.decode()
+    raise CniError(
+        NODE_NOT_READY, "no cgroup v2 hierarchy is mounted; type: mount -t cgroup2 none /sys/fs/cgroup/unified"
+    )
+
+
+class SocketPrograms:
+    """Three programs and a map of one plugin, by their names, which are their pins' too.
+
+    entry    sock_ops: sees every socket of the node, and puts those of its choice into the map
+    message  sk_msg verdict of the map: sees what its sockets send
+    stream   sk_skb verdict of the map: sees what its sockets receive
+
+    Whoever calls holds the plugin's lock, and has the object loaded (loader.ensure()).
+    """
+
+    __slots__ = ("entry", "link_path", "message", "plugin", "sockets", "stream")
+
+    def __init__(self, plugin: str, sockets: str, entry: str, message: str, stream: str) -> None:
+        self.plugin = plugin
+        self.sockets = sockets
+        self.entry = entry
+        self.message = message
+        self.stream = stream
+        self.link_path = pins.link(plugin, entry, _PLACE)
+
+    def attach(self) -> None:
+        """Attach what is not; cheap when all is. No socket may enter a map that has no programs yet."""
+        if self._map_faults():
+            self.renew()
+        if self._link_info()[1]:
+            return
+        bpffs.unlink(self.link_path)
+        program, cgroup = self._open(self.entry), _open_directory(root_cgroup())
+        try:
+            link = _create_link(program, cgroup)
+            try:
+                command.obj_pin(link, self.link_path)
+            finally:
+                posix.close(link)
+        finally:
+            posix.close(program)
+            posix.close(cgroup)
+
+    def renew(self) -> None:
+        """For loader.ensure(), after an upgrade: sockets that enter from now on get the pinned programs. The link has
+        been moved by the loader."""
+        for name, hook in self._verdicts():
+            self._on_map(command.map_attach, name, hook)
+
+    def detach(self) -> None:
+        """No socket enters any more, and the map is without programs. What has been taken away already is fine."""
+        try:
+            link = command.obj_get(self.link_path)
+        except FileNotFoundError:
+            link = -1
+        if link >= 0:
+            try:
+                command.link_detach(link)
+            finally:
+                posix.close(link)
+            bpffs.unlink(self.link_path)
+        for name, hook in self._verdicts():
+            try:
+                self._on_map(command.map_detach, name, hook)
+            except FileNotFoundError:
+                continue
+
+    def faults(self) -> list[str]:
+        """For CHECK: what is not as `attach` left it, as sentences; empty when all is."""
+        program_id, cgroup_id = self._link_info()
+        found = []
+        if cgroup_id != _directory_id(root_cgroup()):
+            found = [f"{self.entry} is not attached to the root cgroup"]
+        elif program_id != self._id(self.entry):
+            found = [f"another version of {self.entry} is attached to the root cgroup"]
+        return found + self._map_faults()
+
+    def _map_faults(self) -> list[str]:
+        descriptor = self._open(self.sockets)
+        try:
+            return [
+                f"the map {self.sockets} does not give {name} to its sockets"
+                for name, hook in self._verdicts()
+                if command.map_programs(descriptor, hook) != [self._id(name)]
+            ]
+        finally:
+            posix.close(descriptor)
+
+    def _verdicts(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        return (self.message, command.SK_MSG_VERDICT), (self.stream, command.SK_SKB_VERDICT)
+
+    def _on_map(self, act: Callable[[int, int, int], object], name: str, hook: int) -> None:
+        program = self._open(name)
+        try:
+            descriptor = self._open(self.sockets)
+            try:
+                act(program, descriptor, hook)
+            finally:
+                posix.close(descriptor)
+        finally:
+            posix.close(program)
+
+    def _open(self, name: str) -> int:
+        return command.obj_get(pins.pin(self.plugin, name))
+
+    def _id(self, name: str) -> int:
+        descriptor = self._open(name)
+        try:
+            return command.object_id(descriptor)
+        finally:
+            posix.close(descriptor)
+
+    def _link_info(self) -> tuple[int, int]:
+        """(program id, lower half of the cgroup's id) of the pinned link; the second is 0 when there is none, or its
+        cgroup is gone."""
+        try:
+            link = command.obj_get(self.link_path)
+        except FileNotFoundError:
+            return 0, 0
+        try:
+            return command.link_info(link)
+        finally:
+            posix.close(link)
+
+
+def _open_directory(path: str) -> int:
+    return posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_DIRECTORY)
+
+
+def _directory_id(path: str) -> int:
+    """A cgroup's id is its directory's inode number, of which link_info() tells the lower half."""
+    return posix.stat(path).st_ino & 0xFFFFFFFF
+
+
+def _create_link(program: int, cgroup: int) -> int:
+    try:
+        return command.link_create_cgroup(program, cgroup, command.SOCK_OPS)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise CniError(
+                KERNEL_LACKS,
+                "the kernel links no sock_ops program to a cgroup; it needs CONFIG_CGROUP_BPF and Linux 5.7",
+            ) from None
+        raise
