@@ -37,6 +37,8 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
+	BPF_MAP_TYPE_SOCKHASH = 18,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
 };
 
 enum {
@@ -46,6 +48,8 @@ enum {
 };
 
 #define BPF_F_NO_PREALLOC (1U << 0)
+#define BPF_F_INGRESS (1ULL << 0)
+#define BPF_SK_STORAGE_GET_F_CREATE (1ULL << 0)
 #define BPF_F_PSEUDO_HDR (1ULL << 4)
 #define BPF_F_MARK_MANGLED_0 (1ULL << 5)
 #define BPF_F_CURRENT_NETNS (-1L)
@@ -132,6 +136,45 @@ struct bpf_fib_lookup {
 };
 _Static_assert(sizeof(struct bpf_fib_lookup) == 64, "the helper refuses any other size");
 
+enum {
+	BPF_SOCK_OPS_RWND_INIT = 2,
+	BPF_SOCK_OPS_TCP_CONNECT_CB = 3,
+	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
+	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
+	BPF_SOCK_OPS_TCP_LISTEN_CB = 11,
+};
+
+enum sk_action {
+	SK_DROP,
+	SK_PASS,
+};
+
+/* What our programs read of it, at its place; addresses and sequence numbers they take from the socket itself. */
+struct bpf_sock_ops {
+	__u32 op;
+	__u32 args_and_ends[17];
+	__u32 is_fullsock;
+	__u32 figures[27];
+	struct bpf_sock *sk;
+};
+_Static_assert(__builtin_offsetof(struct bpf_sock_ops, is_fullsock) == 72,
+	       "the verifier knows each field by its place");
+_Static_assert(__builtin_offsetof(struct bpf_sock_ops, sk) == 184, "the verifier knows each field by its place");
+
+struct sk_msg_md {
+	void *data;
+	void *data_end;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 size;
+	struct bpf_sock *sk;
+};
+
 /* uapi/linux/pkt_cls.h, if_ether.h, in.h, icmp.h */
 #define TC_ACT_UNSPEC (-1)
 #define TC_ACT_SHOT 2
@@ -140,6 +183,12 @@ _Static_assert(sizeof(struct bpf_fib_lookup) == 64, "the helper refuses any othe
 #define ETH_P_8021Q 0x8100
 #define ETH_P_8021AD 0x88A8
 #define AF_INET 2
+#define AF_INET6 10
+#define SOL_SOCKET 1
+#define SO_KEEPALIVE 9
+#define TCP_KEEPIDLE 4
+#define TCP_KEEPINTVL 5
+#define TCP_KEEPCNT 6
 
 enum {
 	IPPROTO_ICMP = 1,

@@ -69,6 +69,13 @@ def edt_object() -> Iterator[Loaded]:
     loaded.close()
 
 
+@pytest.fixture(scope="session")
+def sockmap_object() -> Iterator[Loaded]:
+    loaded = Loaded("sockmap.bpf.o")
+    yield loaded
+    loaded.close()
+
+
 @pytest.fixture
 def snat(snat_object: Loaded, devices: Devices) -> SnatBench:
     return SnatBench(snat_object, devices)

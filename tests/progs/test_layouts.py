@@ -9,29 +9,37 @@ import pathlib
 import bandwidth_edt.layout
 import pytest
 import snat.layout
+import sockmap.layout
 
 from bpf.layout import BUILD, Layout
 from tests.progs.btf import Btf
 from tests.progs.run import Loaded
 
 BUILT = pathlib.Path(__file__).parents[2] / "build/bpf"
-# Structs that no map holds, but the program's own stack.
-PRIVATE = {"snat": {"snat_search"}, "edt": {"edt_departure"}}
-STRUCTS = {"snat": snat.layout.STRUCTS, "edt": bandwidth_edt.layout.STRUCTS}
+PREFIX = {"snat": "snat_", "edt": "edt_", "sockmap": "sm_"}
+# Structs that only the programs look at, on their stack or in a map.
+PRIVATE = {"snat": {"snat_search"}, "edt": {"edt_departure"}, "sockmap": {"sm_sock", "sm_hint"}}
+STRUCTS = {"snat": snat.layout.STRUCTS, "edt": bandwidth_edt.layout.STRUCTS, "sockmap": sockmap.layout.STRUCTS}
 
 
-@pytest.mark.parametrize("name", ["snat", "edt"])
+@pytest.mark.parametrize("name", PREFIX)
 def test_each_shared_struct_has_a_mirror_with_the_same_fields(name: str) -> None:
-    compiled = Btf(BUILT / f"{name}.bpf.o").structs(f"{name}_")
+    compiled = Btf(BUILT / f"{name}.bpf.o").structs(PREFIX[name])
     mirrors: dict[str, Layout] = {layout.name: layout for layout in STRUCTS[name]}
     assert set(compiled) - PRIVATE[name] == set(mirrors)
     for struct_name, mirror in mirrors.items():
         assert (mirror.size, mirror.places()) == compiled[struct_name], struct_name
 
 
-@pytest.mark.parametrize("name", ["snat", "edt"])
+@pytest.mark.parametrize("name", PREFIX)
 def test_the_build_struct_has_a_mirror_with_the_same_fields(name: str) -> None:
     assert Btf(BUILT / f"{name}.bpf.o").structs("build_id") == {"build_id": (BUILD.size, BUILD.places())}
+
+
+def test_a_policy_has_room_for_as_many_ports_and_users_as_the_configuration_allows() -> None:
+    places = {field: size for field, _, size in sockmap.layout.POLICY.places()}
+    assert places["exclude_ports"] == 2 * sockmap.layout.EXCLUDE_PORTS
+    assert places["exclude_uids"] == 4 * sockmap.layout.EXCLUDE_UIDS
 
 
 def test_the_counters_names_are_in_the_enums_order() -> None:
@@ -39,7 +47,7 @@ def test_the_counters_names_are_in_the_enums_order() -> None:
     assert counters == [(f"SNAT_{name.upper()}", number) for number, name in enumerate((*snat.layout.STATS, "stats"))]
 
 
-@pytest.mark.parametrize("fixture", ["snat_object", "edt_object"])
+@pytest.mark.parametrize("fixture", ["snat_object", "edt_object", "sockmap_object"])
 def test_map_names_fit_the_kernel_and_maps_have_the_declared_sizes(
     request: pytest.FixtureRequest, fixture: str
 ) -> None:
@@ -51,7 +59,7 @@ def test_map_names_fit_the_kernel_and_maps_have_the_declared_sizes(
         assert (table.key_bytes, table.value_bytes) == btf.map_types(name), name
 
 
-@pytest.mark.parametrize("name", ["snat", "edt"])
+@pytest.mark.parametrize("name", PREFIX)
 def test_the_hash_beside_an_object_is_its_sha256(name: str) -> None:
     wanted = hashlib.sha256((BUILT / f"{name}.bpf.o").read_bytes()).hexdigest()
     assert (BUILT / f"{name}.sha256").read_text() == wanted + "\n"

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * bypath-sockmap: what one socket of a node sends to another is put into the other's receive queue, past TCP and IP.
+ *
+ *   send() --> [sm_msg: the peer has read all that went by TCP, and has room] --> peer's queue --> recv()
+ *                  `-- else --> TCP, IP, veth or lo --> [sm_skb: nothing] --> peer's queue --> recv()
+ *
+ *   handshake: SYN [sm_ops: sm_announce] SYN-ACK [sm_ops: sm_join] ACK [sm_ops: sm_join]
+ *
+ * Hooks: sm_ops is sock_ops on the root cgroup, sm_msg and sm_skb are the verdict programs of the sockhash `socks`.
+ * Verdicts: sm_ops 1, always; sm_msg SK_PASS, which the kernel takes as a redirection after a successful
+ * bpf_msg_redirect_hash(); sm_skb SK_PASS: with a program at that hook what comes by TCP is put into the queue of
+ * what was redirected, of which FIONREAD tells; without it FIONREAD is 0 for bytes of TCP.
+ * Maps: sockmap_maps.h. Only sockets of network namespaces in `pods` are touched.
+ */
+#include "vmlinux.h"
+#include "sockmap_kernel.h"
+#include "sockmap_maps.h"
+#include "sockmap_pair.h"
+#include "sockmap_flow.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+SEC("sockops")
+int sm_ops(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock_ops_kern *kernel = (struct bpf_sock_ops_kern *)ops;
+	__u32 op = ops->op, is_fullsock = ops->is_fullsock;
+	struct sm_policy *policy;
+	struct sock *sk;
+	__u64 cookie;
+
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB || op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
+		sm_leave(ops);
+		return 1;
+	}
+	if (op != BPF_SOCK_OPS_RWND_INIT && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
+	    op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		return 1;
+	/* A client chooses its window too. */
+	if (op == BPF_SOCK_OPS_RWND_INIT && is_fullsock)
+		return 1;
+	cookie = bpf_get_netns_cookie(ops);
+	policy = bpf_map_lookup_elem(&pods, &cookie);
+	if (!policy)
+		return 1;
+	sk = BPF_CORE_READ(kernel, sk);
+	if (op == BPF_SOCK_OPS_RWND_INIT)
+		sm_announce((struct tcp_request_sock *)sk, policy, cookie);
+	else if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		sm_join(ops, (struct tcp_sock *)sk, SM_ACTIVE, policy, cookie);
+	else
+		sm_join(ops, (struct tcp_sock *)sk, SM_PASSIVE, policy, cookie);
+	return 1;
+}
+
+SEC("sk_msg")
+int sm_msg(struct sk_msg_md *msg)
+{
+	struct bpf_sock *sk = msg->sk;
+	__u32 size = msg->size;
+	struct sm_counters *count;
+	struct tcp_sock *tp;
+	struct sm_sock *own;
+	__u16 before;
+
+	if (!sk)
+		return SK_PASS;
+	own = bpf_sk_storage_get(&state, sk, NULL, 0);
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!own || !tp)
+		return SK_PASS;
+	before = own->route;
+	count = bpf_map_lookup_elem(&counters, &own->netns_cookie);
+	if (!count) {
+		/* The pod is gone for us; what it has open goes by TCP from here on. */
+		own->route = SM_TCP_FOR_GOOD;
+		return SK_PASS;
+	}
+	if (!sm_may_redirect(own, tp, size)) {
+		sm_went_by_tcp(own, count, before, size);
+	} else if (bpf_msg_redirect_hash(msg, &socks, &own->peer, BPF_F_INGRESS) != SK_PASS) {
+		/* The peer has left the map: it is closed. */
+		own->route = SM_TCP_FOR_GOOD;
+		sm_went_by_tcp(own, count, before, size);
+	} else {
+		sm_was_redirected(own, count, size);
+	}
+	return SK_PASS;
+}
+
+SEC("sk_skb")
+int sm_skb(struct __sk_buff *skb __attribute__((unused)))
+{
+	return SK_PASS;
+}
