@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import fcntl
 import posix
+from _struct import unpack
 
 from ..errors import INVALID_ENV, CniError
 from . import netlink, syscall
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _NS_GET_NSTYPE = 0xB703
 _CLONE_NEWNET = 0x40000000
+_SO_NETNS_COOKIE = 71
 _OWN = "/proc/thread-self/ns/net"
 
 
@@ -57,6 +60,28 @@ class NetNs:
         if self._socket is None:
             self._socket = self.inside(netlink.Socket)
         return self._socket
+
+
+def cookie() -> int:
+    """Of the current namespace, as bpf_get_netns_cookie() tells it: never given twice in a boot, unlike an inode."""
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        return int(unpack("=Q", probe.getsockopt(_socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0])
+    finally:
+        probe.close()
+
+
+def scratch() -> NetNs:
+    """A new one without a name, gone when its descriptor and the last socket in it are closed. lo is down."""
+    own = posix.open(_OWN, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        syscall.call("unshare", _CLONE_NEWNET)
+        try:
+            return NetNs("", posix.open(_OWN, posix.O_RDONLY | posix.O_CLOEXEC))
+        finally:
+            syscall.setns(own, _CLONE_NEWNET)
+    finally:
+        posix.close(own)
 
 
 def open_pod(request: Request) -> NetNs:

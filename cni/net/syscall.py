@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls that Python 3.11 has no function for: setns(2), mount(2), bpf(2).
+"""System calls that Python 3.11 has no function for: setns(2), unshare(2), mount(2), bpf(2).
 
 Through the C module _ctypes rather than the ctypes package, whose import costs 5 ms of every ADD. This is its only
 user outside of bpf/libbpf.py.
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 # Numbers of asm-generic/unistd.h (aarch64, riscv64) and arch/x86/entry/syscalls/syscall_64.tbl.
 _NUMBERS = {
-    "x86_64": {"bpf": 321, "mount": 165, "setns": 308},
-    "aarch64": {"bpf": 280, "mount": 40, "setns": 268},
-    "riscv64": {"bpf": 280, "mount": 40, "setns": 268},
+    "x86_64": {"bpf": 321, "mount": 165, "setns": 308, "unshare": 272},
+    "aarch64": {"bpf": 280, "mount": 40, "setns": 268, "unshare": 97},
+    "riscv64": {"bpf": 280, "mount": 40, "setns": 268, "unshare": 97},
 }
 
 

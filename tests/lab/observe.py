@@ -17,8 +17,14 @@ from typing import Any
 from tests.lab import hooks
 
 PINS = Path("/sys/fs/bpf/bypath")
-PER_POD_MAPS = frozenset(("attachments", "pods", "networks", "nomasq", "uplinks", "ip2id", "edt_ids", "edt_ifbs"))
+PER_POD_MAPS = frozenset(
+    (
+        "attachments", "pods", "networks", "nomasq", "uplinks", "ip2id", "edt_ids", "edt_ifbs", "pod_ips", "counters",
+    )
+)  # fmt: skip
 """Pinned maps in which any entry at all needs a living pod."""
+OF_THE_BOOT = frozenset(("sockmap-selftest",))
+"""Files under /run/bypath that tell of the kernel, not of a pod."""
 
 
 def listing(*argv: str) -> list[Any]:
@@ -92,7 +98,8 @@ def pins() -> Iterator[str]:
 
 def leftovers() -> Iterator[str]:
     for path in (*files(Path("/run/bypath")), *files(Path("/var/lib/cni"))):
-        if path.suffix != ".lock" and path.name != "lock" and not path.name.startswith("last_reserved_ip."):
+        is_lock = path.suffix == ".lock" or path.name == "lock"
+        if not is_lock and path.name not in OF_THE_BOOT and not path.name.startswith("last_reserved_ip."):
             yield f"file {path}"
     printed = subprocess.run(["nft", "-j", "list", "tables"], check=True, stdout=subprocess.PIPE, text=True).stdout
     for item in json.loads(printed)["nftables"]:

@@ -189,6 +189,12 @@ NODES = {
     "another user than root": Row(IO, "root", start="exec setpriv --reuid 65534 --regid 65534 --clear-groups"),
 }  # fmt: skip
 
+SOMETHING_TO_DO: dict[str, Json] = {
+    "bypath-bandwidth-edt": {"egressRate": 8_000_000},
+    "bypath-sockmap": {"mode": "all", "onUnsupported": "fail"},
+}
+"""Without it these have nothing to complain about."""
+
 DELEGATES = {
     "no ipam": Row(CONFIG, "ipam", conf={"ipam": None}),
     "an ipam that is a text": Row(CONFIG, "ipam", conf={"ipam": "host-local"}),
@@ -259,9 +265,8 @@ def test_what_is_wrong_with_the_node_is_told_to_its_operator(room: Room, executa
         refused(room, executable, row)
         return
     with pod_before(room) as result:
-        # bandwidth-edt has nothing to do, and so nothing to complain about, without a rate.
-        rate = {"egressRate": 8_000_000} if "bandwidth" in executable else {}
-        refused(room, executable, Row(row.codes, *row.names, start=row.start, conf={"prevResult": result, **rate}))
+        work = SOMETHING_TO_DO.get(executable, {})
+        refused(room, executable, Row(row.codes, *row.names, start=row.start, conf={"prevResult": result, **work}))
 
 
 @KERNEL

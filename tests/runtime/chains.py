@@ -36,6 +36,12 @@ ON_THE_SWITCH = {
 SNAT = {"type": "bypath-snat", "nonMasqueradeCIDRs": ["10.244.0.0/16", "192.0.2.0/24", "fd00:10:244::/48"]}
 BANDWIDTH = {"type": "bypath-bandwidth-edt", "capabilities": {"bandwidth": True}}
 
+SOCKMAP = {
+    "type": "bypath-sockmap",
+    "mode": "annotated",
+    "capabilities": {"io.kubernetes.cri.pod-annotations": True, "bandwidth": True},
+}
+
 
 def conflist(*plugins: dict[str, Any]) -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "pods", "plugins": list(plugins)}
@@ -54,3 +60,4 @@ REFERENCE = conflist(
 )
 HOST_GW_SNAT = conflist(HOST_GW, SNAT)
 HOST_GW_SNAT_BANDWIDTH = conflist(HOST_GW, SNAT, BANDWIDTH)
+HOST_GW_SOCKMAP = conflist(HOST_GW, SOCKMAP)

@@ -105,6 +105,7 @@ class Pod:
         self._cri = cri
         self.id = sandbox
         self.container = ""
+        self._config: Mapping[str, Any] = {}
         self.ips: list[str] = []
         """In the order of the CNI result."""
 
@@ -114,12 +115,19 @@ class Pod:
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Starts the container in the sandbox, which was made of `config`, and learns the pod's addresses."""
-        container = {"metadata": {"name": "tools", "attempt": 0}, "image": {"image": TOOLS}}
-        made = self._cri.call("CreateContainer", pod_sandbox_id=self.id, config=container, sandbox_config=config)
-        self.container = made.container_id
-        self._cri.call("StartContainer", container_id=self.container)
+        self._config = config
+        self.container = self.start_container("tools")
         network = self.status().status.network
         self.ips = [network.ip, *(address.ip for address in network.additional_ips)]
+
+    def start_container(self, name: str) -> str:
+        """The id of one more container of the tools image in the sandbox, as a sidecar is."""
+        container = {"metadata": {"name": name, "attempt": 0}, "image": {"image": TOOLS}}
+        made = self._cri.call(
+            "CreateContainer", pod_sandbox_id=self.id, config=container, sandbox_config=self._config
+        ).container_id
+        self._cri.call("StartContainer", container_id=made)
+        return str(made)
 
     def status(self) -> Any:
         return self._cri.call("PodSandboxStatus", pod_sandbox_id=self.id, verbose=True)
@@ -130,10 +138,15 @@ class Pod:
         spec = json.loads(self.status().info["info"])["runtimeSpec"]
         return next(str(ns["path"]) for ns in spec["linux"]["namespaces"] if ns["type"] == "network")
 
-    def exec(self, argv: Sequence[str] | str, check: bool = True, timeout_s: int = CALL_SECONDS) -> str:
-        """Runs a command (or shell line) in the container; returns its stdout; raises ExecFailed unless told not to."""
+    def exec(
+        self, argv: Sequence[str] | str, check: bool = True, timeout_s: int = CALL_SECONDS, container: str = ""
+    ) -> str:
+        """Runs a command (or shell line) in a container, the first one without an id; returns its stdout.
+
+        Raises ExecFailed unless told not to.
+        """
         done = self._cri.call(
-            "ExecSync", timeout_s + 10, container_id=self.container, cmd=words(argv), timeout=timeout_s
+            "ExecSync", timeout_s + 10, container_id=container or self.container, cmd=words(argv), timeout=timeout_s
         )
         if check and done.exit_code:
             printed = (done.stdout + done.stderr).decode()

@@ -8,8 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.bandwidth import chart, loads, plan, report, verdicts
-from bench.bandwidth.figures import Results, error_percent, frame_bytes, jain, percentile
+from bench import chart
+from bench.bandwidth import loads, plan, report, verdicts
+from bench.bandwidth.figures import error_percent, frame_bytes, jain
+from bench.samples import Results, percentile
+from bench.targets import Verdict
 
 RATE = 10_000_000
 RATES = {load: [RATE, 20_000_000] for load in plan.RATE_LOADS}
@@ -27,7 +30,7 @@ def results(**added_p50_ms: float) -> Results:
     return made
 
 
-def verdict(found: list[verdicts.Verdict], what: str) -> verdicts.Verdict:
+def verdict(found: list[Verdict], what: str) -> Verdict:
     (one,) = [each for each in found if what in each.what]
     return one
 

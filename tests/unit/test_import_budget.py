@@ -28,6 +28,8 @@ COLD = {
     ("bpf/loader.py", "libbpf"): "once per boot and object",
     ("cni/jsontext.py", "json"): "to say where invalid JSON is invalid",
     ("cni/plugin.py", "traceback"): "to report a defect of ours",
+    ("plugins/sockmap/sockmap/selftest.py", "libbpf"): "once per boot and object",
+    ("plugins/sockmap/sockmap/selftest.py", "select"): "once per boot and object",
 }
 """The only places that may import more: inside a function or, in libbpf.py, behind the one of loader.py."""
 

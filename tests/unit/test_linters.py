@@ -13,7 +13,7 @@ REPO = Path(__file__).resolve().parents[2]
 PYTHON_ROOMS = ["cni", "bpf", "plugins", "packaging", "tests"]
 C_FILES = sorted(
     str(path.relative_to(REPO))
-    for room in ("bpf", "packaging")
+    for room in ("bpf", "packaging", "tests", "bench")
     for pattern in ("*.c", "*.h")
     for path in (REPO / room).rglob(pattern)
 )

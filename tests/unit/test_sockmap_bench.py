@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bench/sockmap: what counts as measured, what as met, what the report shows; and its load, over plain TCP."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from xml.etree import ElementTree
+
+import pytest
+
+from bench.samples import Results
+from bench.sockmap import loads, plan, report, verdicts
+from bench.sockmap.lab import SERVE, Lab
+from bench.targets import Verdict
+
+REPO = Path(__file__).resolve().parents[2]
+WINDOW_BYTES = 4 * plan.MIB
+FACTS = {
+    "kernel": "Linux 6.18, 2 CPUs",
+    "effort": list(plan.FULL),
+    "sources": "abc",
+    "proxies": "nginx 1, haproxy 2, Envoy 3.",
+    "window_bytes": WINDOW_BYTES,
+}
+NOTHING_COUNTED = {"paired": 0, "redirected_bytes": 0, "passed_bytes": 0, "spills": 0}
+
+
+def results(**of_requests: tuple[float, float]) -> Results:
+    """For each figure of a request plain TCP's and bypath's, the same at every size and place."""
+    made = Results(dict(FACTS))
+    for place in plan.PLACES:
+        for size in plan.REQUEST_SIZES:
+            for figure, (plain, bypath) in of_requests.items():
+                made.add(plan.PLAIN, plan.load(plan.REQUESTS, place), size, **{figure: plain})
+                made.add(plan.BYPATH, plan.load(plan.REQUESTS, place), size, **{figure: bypath})
+    return made
+
+
+def verdict(found: list[Verdict], *what: str) -> Verdict:
+    (one,) = [each for each in found if all(word in each.what for word in what)]
+    return one
+
+
+def test_the_worst_of_all_sizes_is_judged() -> None:
+    made = results(p50_us=(20.0, 10.0))
+    load = plan.load(plan.REQUESTS, plan.LOOPBACK)
+    assert verdict(verdicts.all_of(made), "loopback: p50").measured == pytest.approx(-50)
+    made.add(plan.BYPATH, load, plan.REQUEST_SIZES[-1], p50_us=30.0)
+    found = verdict(verdicts.all_of(made), "loopback: p50")
+    assert found.measured == pytest.approx(0) and not found.met
+    assert verdict(verdicts.all_of(made), "pod to pod: p50").met
+
+
+def test_a_target_over_sizes_of_which_one_was_not_measured_is_not_met() -> None:
+    made = Results(dict(FACTS))
+    made.add(plan.PLAIN, plan.load(plan.REQUESTS, plan.LOOPBACK), 64, p50_us=20.0)
+    made.add(plan.BYPATH, plan.load(plan.REQUESTS, plan.LOOPBACK), 64, p50_us=1.0)
+    assert verdict(verdicts.all_of(made), "loopback: p50").word == "not measured"
+    assert {each.word for each in verdicts.all_of(Results(dict(FACTS)))} == {"not measured"}
+
+
+def test_one_spill_in_all_rounds_is_one_too_many() -> None:
+    made = Results(dict(FACTS))
+    load = plan.load(plan.BULK, plan.LOOPBACK)
+    made.add(plan.BYPATH, load, 4 * plan.KIB, spills=0.0)
+    assert verdict(verdicts.all_of(made), "loopback", "spills").met
+    made.add(plan.BYPATH, load, 4 * plan.KIB, spills=1.0)
+    assert not verdict(verdicts.all_of(made), "loopback", "spills").met
+
+
+def test_stopped_readers_may_hold_the_nodes_limit_and_a_window_each() -> None:
+    made = Results(dict(FACTS))
+    bound = plan.NODE_LIMIT_MIB * plan.MIB + 8 * WINDOW_BYTES
+    made.add(plan.BYPATH, plan.STUCK, 8, held_bytes=float(bound))
+    assert verdict(verdicts.all_of(made), "memory of 8").met
+    made.add(plan.BYPATH, plan.STUCK, 8, held_bytes=bound + 1.0)
+    assert not verdict(verdicts.all_of(made), "memory of 8").met, "the highest of all rounds is judged"
+
+
+def test_a_connection_is_compared_with_the_one_right_before_it() -> None:
+    made = Results(dict(FACTS))
+    load = plan.load(plan.CONNECT, plan.LOOPBACK)
+    for without, with_it in ((50.0, 50.5), (100.0, 101.0), (90.0, 95.0)):
+        made.add(plan.NOTHING, load, 0, p50_us=without)
+        made.add(plan.PLAIN, load, 0, p50_us=with_it)
+    assert verdict(verdicts.all_of(made), "connecting, loopback").measured == pytest.approx(1)
+
+
+def a_lab(**counted: int) -> Lab:
+    """Whose load takes no time, and by which the programs count so much."""
+    states = iter([NOTHING_COUNTED, {**NOTHING_COUNTED, **counted}])
+    pod = SimpleNamespace(name="app")
+    pair = SimpleNamespace(
+        at=lambda _: pod,
+        address=lambda _: "127.0.0.1",
+        pids={("app", SERVE): os.getpid()},
+        load=lambda *_: {"p50_us": 1.0, "bytes": 1000.0},
+    )
+    lab = SimpleNamespace(counted=lambda: next(states), pairs=dict.fromkeys(plan.HALVES, pair), select=lambda **_: None)
+    return cast(Lab, lab)
+
+
+def ask(lab: Lab, half: str) -> dict[str, float]:
+    return loads.requests(lab, half, plan.LOOPBACK, 100, 10)
+
+
+def test_what_was_not_redirected_is_not_a_measure_of_redirection() -> None:
+    assert ask(a_lab(paired=2, redirected_bytes=2000), plan.BYPATH)["redirected_percent"] == 100
+    for counted in ({"redirected_bytes": 1999}, {"redirected_bytes": 2000, "passed_bytes": 3000}, {}):
+        with pytest.raises(loads.NotWhatItClaims):
+            ask(a_lab(**counted), plan.BYPATH)
+
+
+def test_what_was_redirected_is_not_a_measure_of_plain_tcp() -> None:
+    assert ask(a_lab(), plan.PLAIN) == {"p50_us": 1.0, "bytes": 1000.0}
+    for counted in ({"paired": 1}, {"redirected_bytes": 1}):
+        with pytest.raises(loads.NotWhatItClaims):
+            ask(a_lab(**counted), plan.PLAIN)
+
+
+def test_bulk_that_does_not_spill_is_not_a_measure_of_spills() -> None:
+    spilled = a_lab(redirected_bytes=10, passed_bytes=990, spills=1)
+    assert loads.bulk_that_spills(spilled, plan.BYPATH, plan.LOOPBACK, 100, 10)["redirected_percent"] == 1
+    with pytest.raises(loads.NotWhatItClaims):
+        loads.bulk_that_spills(a_lab(redirected_bytes=1000), plan.BYPATH, plan.LOOPBACK, 100, 10)
+
+
+def test_the_report_shows_what_loses_beside_what_wins() -> None:
+    made = results(p50_us=(20.0, 10.0), p99_us=(40.0, 50.0), cpu_us=(20.0, 10.0))
+    for place in plan.PLACES:
+        for size in (*plan.STREAM_WRITES, *plan.BULK_WRITES):
+            load = plan.load(plan.BULK, place)
+            made.add(plan.PLAIN, load, size, bytes_per_sec=1e9, cpu_ns_per_byte=1.0)
+            made.add(plan.BYPATH, load, size, bytes_per_sec=size * 1e5, cpu_ns_per_byte=0.5, spills=0)
+    for proxy in plan.PROXIES:
+        for half in plan.HALVES:
+            made.add(half, plan.load(plan.THROUGH, proxy), plan.CHAIN_SIZES[0], mean_us=100.0)
+    files = report.files(made)
+    text = files.pop("sockmap.md")
+    assert "| request, loopback: p50, change in % | -50.00 | ≤ -35 | met |" in text
+    assert "| request, loopback: p99, change in % | +25.00 | ≤ -36 | not met |" in text
+    assert "| loopback, 64 B | 8.00 | 0.05 | -99 % | 1.00 | 0.50 | -50 % | 0 | — |" in text
+    assert "redirection loses" in text
+    assert len(files) == 4
+    for name, svg in files.items():
+        assert name in text
+        assert ElementTree.fromstring(svg).tag.endswith("svg"), name
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> str:
+    built = str(tmp_path_factory.mktemp("load") / "load")
+    sources = [str(path) for path in (REPO / "bench/sockmap/load").glob("*.c")]
+    subprocess.run(["cc", "-O2", "-std=gnu11", "-pthread", "-o", built, *sources], check=True)
+    return built
+
+
+@pytest.fixture(params=["serve", "accept"])
+def server(load: str, request: pytest.FixtureRequest) -> Iterator[tuple[str, str, str]]:
+    """Its command, port and pid."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    with subprocess.Popen([load, request.param, "127.0.0.1", port], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        yield request.param, port, str(process.pid)
+        process.kill()
+
+
+def run(load: str, *words: str | int) -> Any:
+    argv = [load, *map(str, words)]
+    return json.loads(subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout)
+
+
+@pytest.mark.parametrize("server", ["serve"], indirect=True)
+def test_the_load_counts_what_it_was_told_to(load: str, server: tuple[str, str, str]) -> None:
+    _, port, pid = server
+    for command, size in (("requests", 1000), ("http", 1000), ("http", 0)):
+        seen = run(load, command, "127.0.0.1", port, size, 50, pid)
+        assert seen["count"] == 50
+        assert 0 < seen["p50_us"] <= seen["p99_us"] and seen["cpu_us"] > 0
+    flow = run(load, "bulk", "127.0.0.1", port, 65536, 50, 0, pid)
+    assert flow["bytes"] % 65536 == 0 and flow["bytes_per_sec"] > 0 and flow["cpu_ns_per_byte"] > 0
+    assert run(load, "hold", "127.0.0.1", port, 2)["bytes"] > 0
+
+
+@pytest.mark.parametrize("server", ["accept"], indirect=True)
+def test_the_load_leaves_no_connection_behind(load: str, server: tuple[str, str, str]) -> None:
+    _, port, pid = server
+    assert run(load, "connect", "127.0.0.1", port, 50, pid)["count"] == 50
+    left = subprocess.run(["ss", "-Htan", f"sport = :{port} or dport = :{port}"], capture_output=True, text=True)
+    assert [line.split()[0] for line in left.stdout.splitlines()] == ["LISTEN"]
+
+
+def test_the_load_fails_rather_than_to_measure_something_else(load: str) -> None:
+    for command, *numbers in (["requests", "64", "10"], ["bulk"], ["nonsense"]):
+        assert subprocess.run([load, command, "127.0.0.1", "1", *numbers], capture_output=True).returncode == 1
