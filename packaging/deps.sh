@@ -32,6 +32,15 @@ choose() {
     done
 }
 
+# The servers among the packages are for tests, which start them in namespaces: the machine itself is not to serve.
+forbid_services() {
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then return; fi
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+}
+
 install_apt() {
     wanted=$(missing)
     if [ -z "$wanted" ]; then return; fi
@@ -39,6 +48,7 @@ install_apt() {
         echo "packages are missing; as root, type: apt-get update && apt-get install $(echo "$wanted" | tr '\n' ' ')" >&2
         exit 1
     fi
+    forbid_services
     apt-get update -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3
     # shellcheck disable=SC2046,SC2086
     apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 \

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make soak`: a million exchanges and ten GiB by every way in turn, with slow readers and small limits in between.
+
+Ends with status 1 when one byte was wrong, one connection hung or failed, or a socket stayed behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.sockmap.exchange import Figures, Way, run, ways
+from tests.sockmap.live import MIB, Live, live
+from tests.sockmap.pods import Pod, two_pods
+
+GIB = 1 << 30
+VARIANTS: list[tuple[str, int, list[str]]] = [
+    ("live readers", 64 * MIB, []),
+    ("slow readers, 256 KiB limit", MIB // 4, ["-w", "20"]),
+    ("600 connections", 8 * MIB, ["-n", "600", "-P", "150"]),
+]
+"""What of it differs: (name, limit of a direction in bytes, options of the load)."""
+
+
+def one(programs: Live, way: Way, limit_bytes: int, exchanges: int, bulk: int, options: list[str]) -> Figures:
+    programs.forget_pods()
+    for pod in {way.clients, way.servers}:
+        programs.add_pod(pod.cookie, [pod.ipv4, pod.ipv6], limit_bytes=limit_bytes)
+    ports = ["-P", "30000"] if way.redirected else []
+    return run(way, exchanges, "-b", str(bulk), *ports, *options, timeout=3600, verbose=True)
+
+
+def soak(programs: Live, pods: tuple[Pod, Pod], exchanges: int, bulk: int) -> bool:
+    """Whether all went well."""
+    total_exchanges = total_bytes = 0
+    found = ways(*pods)
+    share = len(found) * len(VARIANTS)
+    good = True
+    for seed, (name, way) in enumerate(found.items()):
+        for variant, limit_bytes, options in VARIANTS:
+            print(f"==> {name}, {variant}", flush=True)
+            figures = one(
+                programs, way, limit_bytes, exchanges // share + 1, bulk // share + 1, [*options, "-S", str(seed + 1)]
+            )
+            counters = programs.counters(*{way.clients.cookie, way.servers.cookie})
+            total_exchanges += figures.exchanges
+            total_bytes += figures.bytes
+            good = good and figures.faults() == (0, 0, 0) and counters["redirected_bytes"] > 0
+            print(f"    wrong, hung, failed: {figures.faults()}; {counters}")
+            print(f"    so far {total_exchanges} exchanges, {total_bytes / GIB:.2f} GiB", flush=True)
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exchanges", type=int, default=1_000_000)
+    parser.add_argument("--gib", type=float, default=10.0)
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    with two_pods() as (_, app, db), live() as programs:
+        good = soak(programs, (app, db), arguments.exchanges, int(arguments.gib * GIB))
+        time.sleep(2)
+        left = programs.sockets()
+    print(f"{'all right' if good else 'WRONG'} after {time.monotonic() - start:.0f} s; sockets left in the map: {left}")
+    return 0 if good and not left else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
