@@ -12,14 +12,14 @@ import json
 from pathlib import Path
 
 from bench.bandwidth import cost, counting, plan, report, rounds
-from bench.bandwidth.figures import Results
 from bench.bandwidth.starvation import Starvation
+from bench.samples import Results
 from tests.kernels import boot, fetch, probes
 from tests.lab.executable import DIST, REPO
 
 RESULTS, COSTS = REPO / "build/bench/bandwidth.json", REPO / "build/bench/bandwidth-cost.json"
 DOCUMENTS = REPO / "docs/benchmarks"
-NO_TRAFFIC = ("__main__", "chart", "cost", "counting", "report", "starvation", "verdicts")
+NO_TRAFFIC = ("__main__", "cost", "counting", "report", "starvation", "verdicts")
 """Modules that may change between rounds that are added up."""
 CLOSING_SEC = 75
 """Of the time given: the machine boots, and the pods are removed."""

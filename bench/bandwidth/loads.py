@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.bandwidth import plan, request
-from bench.bandwidth.figures import error_percent, jain, percentile
+from bench.bandwidth.figures import error_percent, jain
 from bench.bandwidth.lab import Lab, Pod
+from bench.samples import percentile
 from tests.lab.fabric import ECHO_PORT, OUTSIDE_IP
 
 WARM_UP_SEC = 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from bench.bandwidth.figures import Results, frame_bytes
+from bench.bandwidth.figures import frame_bytes
+from bench.samples import Results
 
 Json = dict[str, Any]
 

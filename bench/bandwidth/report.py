@@ -7,10 +7,11 @@ import argparse
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
 
-from bench.bandwidth import chart, plan, verdicts
-from bench.bandwidth.figures import Results
+from bench import chart
+from bench.bandwidth import plan, verdicts
+from bench.samples import Results
+from bench.targets import ABSENT, number, table, targets
 
 Costs = dict[str, dict[str, float]]
 WAITERS = (plan.BYPATH, plan.TBF, plan.PLAIN, plan.CILIUM)
@@ -55,31 +56,6 @@ do not: the clock of an emulated machine, under the kernel of the traffic, goes 
 """
 
 
-_ABSENT = "—"
-
-
-def _number(value: float | None, digits: int = 2, signed: bool = False) -> str:
-    if value is None:
-        return _ABSENT
-    if value == float("inf"):
-        return "∞"
-    return f"{value:{'+' if signed else ''}.{digits}f}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown; the first column is words, the others are numbers."""
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), "", ""])
-
-
-def targets(found: Sequence[verdicts.Verdict]) -> str:
-    rows = [
-        (each.what, _number(each.measured), f"{'≥' if each.at_least else '≤'} {each.limit:g}", each.word)
-        for each in found
-    ]
-    return "## Targets\n\n" + table(("bypath", "measured", "target", ""), rows)
-
-
 def rate_errors(results: Results) -> str:
     rows = []
     for load in plan.RATE_LOADS:
@@ -88,9 +64,9 @@ def rate_errors(results: Results) -> str:
             if plan.is_cpu_bound(results, load, rate):
                 cells = ["CPU-bound"] * len(SHAPERS)
             else:
-                cells = [_number(results.median(c, load, rate, "error_percent"), signed=True) for c in SHAPERS]
+                cells = [number(results.median(c, load, rate, "error_percent"), signed=True) for c in SHAPERS]
             times = str(len(results.of(plan.BYPATH, load, rate, "error_percent")))
-            rows.append((load, plan.rate_name(rate), *cells, times, _number(carried / 1e6 if carried else None, 1)))
+            rows.append((load, plan.rate_name(rate), *cells, times, number(carried / 1e6 if carried else None, 1)))
     note = (
         f'"CPU-bound": without a limit the path carries less than {plan.ROOM:g} times the rate, of UDP when '
         f"{plan.OFFERED:g} times the rate is sent.\n\n"
@@ -101,7 +77,7 @@ def rate_errors(results: Results) -> str:
 
 def _cell(results: Results, load: str, rate: int, figure: str, digits: int, scale: float = 1.0) -> list[str]:
     found = [results.median(contender, load, rate, figure) for contender in SHAPERS]
-    return [_number(None if value is None else value * scale, digits) for value in found]
+    return [number(None if value is None else value * scale, digits) for value in found]
 
 
 def of_flows(results: Results) -> str:
@@ -122,7 +98,7 @@ def of_flows(results: Results) -> str:
     rows.append(
         ("devices on the host for a limited pod, beside its veth", *_cell(results, plan.DEVICES, 0, "count", 0))
     )
-    measured = [row for row in rows if set(row[1:]) != {_ABSENT}]
+    measured = [row for row in rows if set(row[1:]) != {ABSENT}]
     return "## Flows\n\n" + table(("", *SHAPERS), measured)
 
 
@@ -151,9 +127,9 @@ def waits(results: Results) -> str:
             cells = [results.median(contender, case, rate, figure) for contender in WAITERS]
             if any(cell is not None for cell in cells):
                 digits = 2 if figure.endswith("_ms") else 0
-                rows.append((f"{case}: {words}", *(_number(cell, digits) for cell in cells)))
+                rows.append((f"{case}: {words}", *(number(cell, digits) for cell in cells)))
     bulk = [results.median(contender, plan.RR_BESIDE_BULK, rate, "bulk_bits_per_sec") for contender in WAITERS]
-    rows.append(("the bulk, Mbit/s", *(_number(None if cell is None else cell / 1e6) for cell in bulk)))
+    rows.append(("the bulk, Mbit/s", *(number(None if cell is None else cell / 1e6) for cell in bulk)))
     note = _WAITERS_NOTE.format(rate=plan.rate_name(rate), plain=plan.PLAIN, cilium=plan.CILIUM)
     return f"## Requests beside bulk\n\n{note}![requests]({WAIT_PLOT})\n\n" + table(("", *WAITERS), rows)
 
@@ -212,7 +188,7 @@ def _head(results: Results, args: argparse.Namespace) -> str:
     if "emulated" not in results.facts["kernel"]:
         return head
     starved = results.median(plan.NO_LIMIT, plan.STARVED, 0, "percent")
-    return head + _EMULATED_NOTE.format(starved=_number(starved, 0))
+    return head + _EMULATED_NOTE.format(starved=number(starved, 0))
 
 
 def files(results: Results, costs: Costs, instructions: Costs, args: argparse.Namespace) -> dict[str, str]:

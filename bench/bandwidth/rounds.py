@@ -12,8 +12,8 @@ from subprocess import TimeoutExpired
 from typing import NamedTuple
 
 from bench.bandwidth import loads, plan
-from bench.bandwidth.figures import Results
 from bench.bandwidth.lab import Lab, Pod
+from bench.samples import Results
 from tests.lab.node import CommandFailed
 
 EMULATED = "TCG" in Path("/proc/cpuinfo").read_text()

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from bench.bandwidth import plan
-from bench.bandwidth.figures import Results
+from bench.samples import Results
+from bench.targets import Verdict
 
 MAX_ERROR_PERCENT = 1.0
 MAX_ADDED_P50_MS, MAX_ADDED_P99_MS = 3.0, 15.0
@@ -17,25 +17,6 @@ MAX_MISS_NS, MAX_HIT_NS = 20.0, 80.0
 MAX_DEVICES = 0.0
 LEAST_ADDED_MS = 0.05
 """Below what the clock and the scheduler scatter by, more of it is no better: a quotient needs a divisor."""
-
-
-class Verdict(NamedTuple):
-    """One target. measured: None when this run did not measure it, which is not met."""
-
-    what: str
-    measured: float | None
-    limit: float
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        if self.measured is None:
-            return False
-        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
-
-    @property
-    def word(self) -> str:
-        return "not measured" if self.measured is None else "met" if self.met else "not met"
 
 
 def added_ms(results: Results, contender: str, figure: str, without: str = plan.RR_IDLE) -> float | None:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rounds: both halves meet every load in each, so that whatever else the machine does meets both alike."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from subprocess import TimeoutExpired
+
+from bench.samples import Results
+from bench.sockmap import loads, plan
+from bench.sockmap.lab import Lab
+from tests.lab.node import CommandFailed
+from tests.sockmap.programs import proxies
+
+_STARTED = time.monotonic()
+Measure = Callable[[Lab, str], loads.Figures]
+"""Of one half."""
+
+
+def say(text: str) -> None:
+    elapsed = int(time.monotonic() - _STARTED)
+    print(f"==> {elapsed // 60:3d}:{elapsed % 60:02d} {text}", flush=True)
+
+
+def facts(effort: plan.Effort, sources: str) -> dict[str, object]:
+    """sources: of the programs that are measured; rounds of others are not to be mixed with these."""
+    kernel = f"Linux {platform.release()}, {os.cpu_count()} CPUs"
+    return {"kernel": kernel, "effort": list(effort), "sources": sources, "proxies": proxies.versions()}
+
+
+def _case(
+    lab: Lab, results: Results, load: str, setting: int, figure: str, measure: Measure, halves: Sequence[str]
+) -> None:
+    """One load of a round for each half; what was disturbed has no sample, and the report says how many there are."""
+    seen = []
+    for half in halves:
+        try:
+            figures = measure(lab, half)
+        except (loads.NotWhatItClaims, CommandFailed, TimeoutExpired) as error:
+            say(f"{load}, {half}: left out of this round: {error}")
+            continue
+        results.add(half, load, setting, **figures)
+        seen.append(f"{half} {figures[figure]:.4g}")
+    say(f"{load}, {plan.size_name(setting)}: {figure}: {', '.join(seen)}")
+
+
+def _paths(effort: plan.Effort) -> Iterator[tuple[str, int, str, Measure]]:
+    """(load, setting, the figure that is shown while it runs, how it is measured)."""
+    for place in plan.PLACES:
+        for size in plan.REQUEST_SIZES:
+            ask = partial(loads.requests, place=place, size=size, count=effort.requests)
+            yield plan.load(plan.REQUESTS, place), size, "p50_us", ask
+        for size in (*plan.STREAM_WRITES, *plan.BULK_WRITES):
+            pour = partial(loads.bulk, place=place, write_bytes=size, msec=effort.bulk_msec)
+            yield plan.load(plan.BULK, place), size, "bytes_per_sec", pour
+        for size in plan.APART_WRITES:
+            across = partial(loads.bulk_apart, place=place, write_bytes=size, msec=effort.bulk_msec)
+            yield plan.load(plan.APART, place), size, "bytes_per_sec", across
+        for size in plan.SPILLING_WRITES:
+            spill = partial(loads.bulk_that_spills, place=place, write_bytes=size, msec=effort.bulk_msec)
+            yield plan.load(plan.SPILLING, place), size, "bytes_per_sec", spill
+    for proxy in plan.PROXIES:
+        for size in plan.CHAIN_SIZES:
+            chain = partial(loads.through, proxy=proxy, size=size, count=effort.chained)
+            yield plan.load(plan.THROUGH, proxy), size, "mean_us", chain
+
+
+def _connect(lab: Lab, results: Results, effort: plan.Effort) -> None:
+    """Batches of the three contenders in turn; without bypath the same pods connect as without being selected."""
+    for place in plan.PLACES:
+        load = plan.load(plan.CONNECT, place)
+        for _ in range(effort.batches):
+            lab.deselect()
+            results.add(plan.NOTHING, load, 0, **loads.connections(lab, plan.PLAIN, place, effort.connections))
+            lab.select()
+            for half in plan.HALVES:
+                results.add(half, load, 0, **loads.connections(lab, half, place, effort.connections))
+        medians = {name: results.median(name, load, 0, "p50_us") for name in (plan.NOTHING, plan.PLAIN, plan.BYPATH)}
+        say(f"{load}: p50_us so far: {', '.join(f'{name} {value:.2f}' for name, value in medians.items() if value)}")
+
+
+def _stuck(lab: Lab, results: Results, halves: Sequence[str]) -> None:
+    lab.select(nodeLimitMiB=plan.NODE_LIMIT_MIB)
+    for readers in plan.STUCK_READERS:
+        for half in halves:
+            figures = loads.stuck_readers(lab, half, readers)
+            results.add(half, plan.STUCK, readers, **figures)
+            say(f"{readers} {plan.STUCK}, {half}: {figures['held_bytes'] / plan.MIB:.0f} MiB")
+    lab.select()
+
+
+def run(effort: plan.Effort, rounds: int, sources: str, room: Path, keep: Callable[[Results], None]) -> Results:
+    """`keep` is given the results after each round. room: an empty directory for what the programs write."""
+    results = Results(facts(effort, sources))
+    with Lab.create(room) as lab:
+        results.facts["window_bytes"] = lab.tcp_window_bytes()
+        say("two pairs of pods, their servers and proxies are there")
+        for number in range(1, rounds + 1):
+            say(f"round {number} of {rounds}")
+            halves = plan.HALVES[:: 1 if number % 2 else -1]
+            for case in _paths(effort):
+                _case(lab, results, *case, halves)
+            _connect(lab, results, effort)
+            _stuck(lab, results, halves)
+            keep(results)
+    say("the pods are gone, and the node is as it was before them")
+    return results
