@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bpf import sockets
+from bpf import bpffs, sockets
 from cni import files
 from cni.errors import CniError
 from tests.lab.node import Node
@@ -34,6 +34,11 @@ def test_the_pinned_programs(node: Node, scenario: str) -> None:
     [
         (b"30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw", "/sys/fs/cgroup"),
         (
+            b"30 1 0:26 / /hidden rw - cgroup2 cgroup2 rw\n31 1 0:27 / /hidden rw - tmpfs tmpfs rw\n"
+            b"32 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+            "/sys/fs/cgroup",
+        ),
+        (
             b"30 1 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 none rw",
             "/sys/fs/cgroup/unified",
         ),
@@ -47,6 +52,7 @@ def test_the_root_cgroup_is_where_all_of_it_is_mounted(
     monkeypatch: pytest.MonkeyPatch, lines: bytes, point: str
 ) -> None:
     monkeypatch.setattr(files, "read", lambda _: lines)
+    monkeypatch.setattr(bpffs, "exists", lambda path: path == f"{point}/cgroup.controllers")
     assert sockets.root_cgroup() == point
 
 
