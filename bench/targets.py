@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 ABSENT = "—"
+_SIGNS = "≤≥"
 
 
 class Verdict(NamedTuple):
@@ -45,7 +46,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def targets(found: Sequence[Verdict], signed: bool = False) -> str:
     """The section of a report. signed: what is measured are changes."""
     rows = [
-        (each.what, number(each.measured, signed=signed), f"{'≥' if each.at_least else '≤'} {each.limit:g}", each.word)
+        (each.what, number(each.measured, signed=signed), f"{_SIGNS[each.at_least]} {each.limit:.4g}", each.word)
         for each in found
     ]
     return "## Targets\n\n" + table(("bypath", "measured", "target", ""), rows)

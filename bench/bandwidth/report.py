@@ -22,7 +22,7 @@ _HEAD = """# Bandwidth limits: bypath-bandwidth-edt beside the reference plugin
 
 Every pod is made by the same `ptp`; what follows it in the chain is `bypath-bandwidth-edt`, the reference plugin
 `bandwidth` (TBF, with an ifb for egress), or nothing. Medians of {rounds} interleaved rounds, {seconds} s each, of
-which the first and the last second do not count. Both shapers are given a burst of 10 ms of the rate.
+which the first and the last second do not count. Both shapers are given a burst of 10 ms of the rate, a frame at least.
 
 Reproduce: `make build && .venv/bin/python -m bench.bandwidth {options}` (as root).
 
