@@ -228,6 +228,15 @@ def required(plugin: str, attachment: Attachment) -> Record:
     return record
 
 
+def of_another_pod(attachment: Attachment) -> CniError:
+    """For a second ADD, where that changes a pod's settings: its id has a record, and the pod is not that one's."""
+    return CniError(
+        CONFLICT,
+        f"CNI_CONTAINERID {attachment.container_id} has {attachment.ifname} on network {attachment.network} "
+        "already, in another network namespace or with other addresses; call DEL for it first",
+    )
+
+
 def stale(plugin: str, conf: NetConf) -> list[tuple[Records, int, Record]]:
     """What GC must reap: those of unlisted(), each with the records that it is removed from."""
     owned = open_if_any(plugin)

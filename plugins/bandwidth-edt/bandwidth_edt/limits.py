@@ -11,7 +11,7 @@ from bandwidth_edt.pod import DIRECTIONS, Pod
 from bandwidth_edt.shaper import EGRESS, INGRESS, OBJECT
 from bpf import bpffs, loader, records
 from bpf.records import Record, Records
-from cni.errors import CONFLICT, INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cni.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni.net import ipaddr, link, netns
 from cni.net.netlink import Socket
 from cni.undo import Attempts, Undo
@@ -117,11 +117,7 @@ def _known(
         owned.remove(attachment.key, attachment.network_key)
         return None
     if (record.netns_inode, record.addresses) != (pod.inode, addresses):
-        raise CniError(
-            CONFLICT,
-            f"CNI_CONTAINERID {attachment.container_id} has {attachment.ifname} on network {attachment.network} "
-            "already, in another network namespace or with other addresses; call DEL for it first",
-        )
+        raise records.of_another_pod(attachment)
     return record
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from bpf import bpffs, loader, records
 from bpf.records import Record, Records
 from cni import log
-from cni.errors import CONFLICT, KERNEL_LACKS, NOT_READY, UNSUPPORTED_FIELD, CniError
+from cni.errors import KERNEL_LACKS, NOT_READY, UNSUPPORTED_FIELD, CniError
 from cni.net import ipaddr, netns
 from cni.undo import Attempts, Undo
 from sockmap import layout, node, verdict
@@ -128,11 +128,7 @@ def _is_known(owned: Records, attachment: Attachment, cookie: int, addresses: li
     if record is None:
         return False
     if (record.number, record.addresses) != (cookie, addresses):
-        raise CniError(
-            CONFLICT,
-            f"CNI_CONTAINERID {attachment.container_id} has {attachment.ifname} on network {attachment.network} "
-            "already, in another network namespace or with other addresses; call DEL for it first",
-        )
+        raise records.of_another_pod(attachment)
     return True
 
 
