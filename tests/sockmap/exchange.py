@@ -101,8 +101,9 @@ def redirect(way: Way) -> None:
 
 
 def run(way: Way, exchanges: int, *options: str, timeout: float = 120, verbose: bool = False) -> Figures:
-    """One run. Options are the program's: -b bytes, -n connections at once, -P source ports, -w percent of slow
-    readers, -h ms until a connection hangs, -B bytes of a long transfer. Raises RuntimeError without figures."""
+    """One run. Options are the program's: -b bytes, -n connections at once, -P source ports from -p on that all share
+    (0: each has its own), -w percent of slow readers, -h ms until a connection hangs, -B bytes of a long transfer.
+    Raises RuntimeError without figures."""
     redirect(way)
     for pod in {way.clients, way.servers}:
         # A port in TIME_WAIT could not be used again at once.

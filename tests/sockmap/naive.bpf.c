@@ -2,8 +2,8 @@
 /*
  * What others do, for the tests alone: sockets are paired by the client's address and port. A port that is used towards
  * several servers at once then names several connections, of which the last one gets the bytes of all. The load has to
- * see that, or it would not see ours either. Like ours it redirects nothing behind what went by TCP, so the key alone
- * is at fault: with a port of its own for each connection nothing goes wrong.
+ * see that, or it would not see ours either. Like ours it redirects nothing behind what went by TCP, and finds out lost
+ * resets, so the key alone is at fault: with a port of its own for each connection nothing goes wrong.
  *
  * Hooks, maps and the rest are those of bypath-sockmap.
  */
@@ -46,6 +46,7 @@ int sm_ops(struct bpf_sock_ops *ops)
 	key.side = active ? SM_ACTIVE : SM_PASSIVE;
 	if (!bpf_sock_hash_update(ops, &socks, &key, BPF_ANY))
 		count->paired++;
+	sm_probe_when_idle(ops, socket);
 	return 1;
 }
 

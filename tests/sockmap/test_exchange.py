@@ -80,7 +80,7 @@ def test_pairing_by_address_and_port_fails_the_same_load(app: Pod, db: Pod, name
     with live(CHECKOUT / "build/tests/naive.bpf.o") as naive:
         for pod in (app, db):
             naive.add_pod(pod.cookie, [pod.ipv4, pod.ipv6])
-        shared, own = run(way, 2000, "-h", "1000"), run(way, 2000, "-P", "0")
+        shared, own = run(way, 2000, "-h", "1000"), run(way, 2000, "-P", "0", "-p", "40000")
         assert naive.counters(app.cookie, db.cookie)["redirected_msgs"] > 1000
     assert shared.wrong > 10
     assert own.faults() == (0, 0, 0), own.log

@@ -70,12 +70,13 @@ int listen_at(const struct sockaddr_storage *where)
 	return fd;
 }
 
-/* A port of any choice is this connection's alone. */
+/* Port 0 is one of the kernel's choice. */
 static int try_to_connect(const struct script *script, unsigned port, bool waits)
 {
 	const struct sockaddr_storage *to = &settings.destination[script->destination];
 	struct sockaddr_storage from = settings.source;
-	int fd = socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC | (waits ? 0 : SOCK_NONBLOCK), 0), shared = port != 0;
+	int fd = socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC | (waits ? 0 : SOCK_NONBLOCK), 0);
+	int shared = port && settings.ports;
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &shared, sizeof(shared)))
 		err(2, "socket");
@@ -91,21 +92,28 @@ static int try_to_connect(const struct script *script, unsigned port, bool waits
 	return -1;
 }
 
-/* From one of the few ports that all connections share, or from any when those are taken for this destination. */
+/*
+ * From one of the few ports that all connections share, or from any when those are taken for this destination. Without
+ * such ports each connection has one that no other ever has: the kernel would give one away again as soon as both sides
+ * have ended the connection, though not all of it is read.
+ */
 int connect_to(const struct script *script, uint64_t *random, unsigned *source_port)
 {
+	static unsigned own_ports;
 	struct sockaddr_storage mine;
 	socklen_t size = sizeof(mine);
 	int fd = -1;
 
 	for (int i = 0; i < TRIES && fd < 0; i++) {
-		unsigned port = settings.ports ? settings.first_port + random_next(random) % settings.ports : 0;
+		unsigned place = settings.ports ? random_next(random) % settings.ports : own_ports++;
 
-		fd = try_to_connect(script, port, random_next(random) & 1);
-		if (fd >= 0 && port)
+		if (settings.first_port + place > UINT16_MAX)
+			errx(2, "more connections than there are ports");
+		fd = try_to_connect(script, settings.first_port + place, random_next(random) & 1);
+		if (fd >= 0 && settings.ports)
 			figures.reused++;
 	}
-	if (fd < 0)
+	if (fd < 0 && settings.ports)
 		fd = try_to_connect(script, 0, true);
 	if (fd < 0 || getsockname(fd, (void *)&mine, &size))
 		err(2, "no port is left");
