@@ -39,7 +39,7 @@ def with_limit(bucket: bytes, **changed: int) -> None:
 
 
 def main(address: str, *wishes: str) -> None:
-    number = Buckets(PLUGIN).leads_to(ipaddress.ip_address(address).packed)
+    number = Buckets(PLUGIN).addresses.leads_to(ipaddress.ip_address(address).packed)
     assert number is not None, f"{address} has no limit"
     bucket = layout.bucket(number, layout.EGRESS)
     for wish in wishes:

@@ -106,8 +106,7 @@ def _fill(bench: EdtBench) -> None:
     limit = layout.CFG.pack(_SLOW_BYTES_PER_SEC, per_byte, 0, _NO_HORIZON_NS, 0, 0, 0, 0)
     first = int(ipaddress.ip_address("10.200.0.1"))
     for number in range(edt_bench.ID + 1, edt_bench.ID + 1 + MANY_IDS):
-        address = layout.pack_addr(ipaddress.ip_address(first + number).packed)
-        bench.tables["ip2id"][address] = layout.U32.pack(number)
+        bench.lead(str(ipaddress.ip_address(first + number)), number)
         bench.tables["edt_cfg"][layout.bucket(number, layout.EGRESS)] = limit
 
 

@@ -4,11 +4,37 @@
 #define BYPATH_EDT_H
 
 #include "vmlinux.h"
+#include <bpf/bpf_endian.h>
 
 struct edt_addr {
-	__u8 ip[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__be32 ip_be[4]; /* IPv4 as ::ffff:a.b.c.d */
 };
 _Static_assert(sizeof(struct edt_addr) == 16, "mirrored in Python");
+
+/* One of the limited addresses that have this slot. */
+struct edt_slot {
+	struct edt_addr addr;
+	__u32 id; /* 0: there is none; EDT_SEVERAL: there are more, or were */
+};
+_Static_assert(sizeof(struct edt_slot) == 20, "mirrored in Python");
+
+#define EDT_SLOT_BITS 14
+#define EDT_SLOTS (1 << EDT_SLOT_BITS)
+#define EDT_SEVERAL 0xffffffff
+
+/* Addresses that follow each other, as a node's do, have slots of their own. */
+static inline __u32 edt_slot_of(const struct edt_addr *addr)
+{
+	__u32 folded = bpf_ntohl(addr->ip_be[0] ^ addr->ip_be[1] ^ addr->ip_be[2] ^ addr->ip_be[3]);
+
+	return folded * 0x9e3779b1u >> (32 - EDT_SLOT_BITS);
+}
+
+static inline bool edt_same_addr(const struct edt_addr *a, const struct edt_addr *b)
+{
+	return a->ip_be[3] == b->ip_be[3] && a->ip_be[2] == b->ip_be[2] && a->ip_be[1] == b->ip_be[1] &&
+	       a->ip_be[0] == b->ip_be[0];
+}
 
 enum edt_dir {
 	EDT_EGRESS, /* out of the pod */

@@ -42,13 +42,13 @@ static __always_inline bool edt_pod_addr(struct __sk_buff *skb, enum edt_dir dir
 
 	if (!packet_link(skb, &link))
 		return false;
-	__builtin_memset(addr, 0, sizeof(*addr));
 	if (link.proto_be == bpf_htons(ETH_P_IP)) {
 		ip = packet_bytes(skb, link.net_off, sizeof(*ip));
 		if (!ip)
 			return false;
-		addr->ip[10] = addr->ip[11] = 0xff;
-		__builtin_memcpy(&addr->ip[12], dir == EDT_INGRESS ? &ip->daddr : &ip->saddr, sizeof(ip->saddr));
+		addr->ip_be[0] = addr->ip_be[1] = 0;
+		addr->ip_be[2] = bpf_htonl(0xffff);
+		addr->ip_be[3] = dir == EDT_INGRESS ? ip->daddr : ip->saddr;
 		return true;
 	}
 	if (link.proto_be != bpf_htons(ETH_P_IPV6))
@@ -56,7 +56,7 @@ static __always_inline bool edt_pod_addr(struct __sk_buff *skb, enum edt_dir dir
 	ip6 = packet_bytes(skb, link.net_off, sizeof(*ip6));
 	if (!ip6)
 		return false;
-	__builtin_memcpy(addr->ip, dir == EDT_INGRESS ? &ip6->daddr : &ip6->saddr, sizeof(ip6->saddr));
+	__builtin_memcpy(addr->ip_be, dir == EDT_INGRESS ? &ip6->daddr : &ip6->saddr, sizeof(ip6->saddr));
 	return true;
 }
 
@@ -104,13 +104,16 @@ static __always_inline __u32 edt_hist_bucket(__u64 delay_ns)
 
 static __always_inline void edt_account(struct edt_state *state, __u32 len, __u64 delay_ns)
 {
-	__u32 bucket = edt_hist_bucket(delay_ns);
+	__u32 bucket;
 
 	__sync_fetch_and_add(&state->bytes, len);
+	if (!delay_ns) {
+		__sync_fetch_and_add(&state->hist[0], 1);
+		return;
+	}
+	bucket = edt_hist_bucket(delay_ns);
 	if (bucket < EDT_HIST_BUCKETS)
 		__sync_fetch_and_add(&state->hist[bucket], 1);
-	if (!delay_ns)
-		return;
 	__sync_fetch_and_add(&state->delayed, 1);
 	/* Of two that are larger than all before, either may stay. */
 	if (delay_ns > state->max_delay_ns)
@@ -207,14 +210,14 @@ static __always_inline int edt_run(struct __sk_buff *skb, enum edt_dir dir, __u3
 	struct edt_state *state;
 	struct edt_addr addr;
 	struct edt_cfg *cfg;
-	__u32 *id, bucket;
+	__u32 id, bucket;
 
 	if (!edt_pod_addr(skb, dir, &addr))
 		return TC_ACT_UNSPEC;
-	id = bpf_map_lookup_elem(&ip2id, &addr);
+	id = edt_id_of(&addr);
 	if (!id)
 		return TC_ACT_UNSPEC;
-	bucket = *id << EDT_DIR_BITS | dir;
+	bucket = id << EDT_DIR_BITS | dir;
 	cfg = bpf_map_lookup_elem(&edt_cfg, &bucket);
 	if (!cfg || !cfg->rate_bytes_per_sec || cfg->flags & not_at)
 		return TC_ACT_UNSPEC;
@@ -222,7 +225,7 @@ static __always_inline int edt_run(struct __sk_buff *skb, enum edt_dir dir, __u3
 	if (!state)
 		return TC_ACT_UNSPEC;
 	if (dir != EDT_GUARD) {
-		bucket = *id << 1 | dir;
+		bucket = id << 1 | dir;
 		flows = bpf_map_lookup_elem(&edt_flows, &bucket);
 	}
 	return edt_limit(skb, state, cfg, flows);
@@ -255,17 +258,17 @@ int edt_nic_guard(struct __sk_buff *skb)
 /* ifindex of the ifb that the packet has to pass on its way to the pod; 0: of none. */
 static __always_inline __u32 edt_ifb_of(struct __sk_buff *skb)
 {
-	__u32 nic = skb->ifindex, *id, *ifb, bucket;
+	__u32 nic = skb->ifindex, id, *ifb, bucket;
 	struct edt_addr addr;
 	struct edt_cfg *cfg;
 
 	/* What is tagged is for a VLAN device on top of this one, which has a hook of its own. */
 	if (skb->vlan_present || !edt_pod_addr(skb, EDT_INGRESS, &addr))
 		return 0;
-	id = bpf_map_lookup_elem(&ip2id, &addr);
+	id = edt_id_of(&addr);
 	if (!id)
 		return 0;
-	bucket = *id << EDT_DIR_BITS | EDT_INGRESS;
+	bucket = id << EDT_DIR_BITS | EDT_INGRESS;
 	cfg = bpf_map_lookup_elem(&edt_cfg, &bucket);
 	if (!cfg || !(cfg->flags & EDT_AT_IFB))
 		return 0;

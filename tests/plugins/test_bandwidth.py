@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -164,6 +165,11 @@ def test_check_names_what_became_of_a_limit(pod: Pod) -> None:
     (address,) = [ip["address"] for ip in pod.result["ips"] if ip["address"].startswith("10.")]
     mapped = "0 " * 10 + "255 255 " + address.partition("/")[0].replace(".", " ")
     pod.node.run(f"bpftool map delete pinned {PINS}/ip2id key {mapped}")
+    assert f"{address.partition('/')[0]} does not lead to the pod's bucket" in pod.fault(**limits)
+    pod.limit(**limits)
+    slot = layout.slot_of(layout.pack_addr(ipaddress.ip_interface(address).ip.packed))
+    nobody = " ".join(["0"] * layout.SLOT.size)
+    pod.node.run(f"bpftool map update pinned {PINS}/edt_slots key {' '.join(map(str, slot))} value {nobody}")
     assert f"{address.partition('/')[0]} does not lead to the pod's bucket" in pod.fault(**limits)
     pod.limit(**limits)
     pod.check(**limits)

@@ -29,6 +29,8 @@ class EdtBench:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.tables = loaded.tables
+        for addr in self.tables["ip2id"]:
+            self.tables["edt_slots"][layout.slot_of(addr)] = bytes(layout.SLOT.size)
         self.tables["ip2id"].clear()
         for direction in (EGRESS, INGRESS, GUARD):
             for name, table in ("edt_cfg", layout.CFG), ("edt_state", layout.STATE):
@@ -38,6 +40,12 @@ class EdtBench:
     def forget_flows(self) -> None:
         for direction in (EGRESS, INGRESS):
             self.tables["edt_flows"][layout.flows_of(ID, direction)] = bytes(layout.FLOWS.size)
+
+    def lead(self, address: str, number: int) -> None:
+        """As the only one in its slot."""
+        addr = layout.pack_addr(ipaddress.ip_address(address).packed)
+        self.tables["ip2id"][addr] = layout.U32.pack(number)
+        self.tables["edt_slots"][layout.slot_of(addr)] = layout.SLOT.pack(addr, number)
 
     def limit(
         self,
@@ -52,8 +60,7 @@ class EdtBench:
     ) -> None:
         """One limit for both of the pod's addresses, out of the pod unless the direction says otherwise."""
         for text in (POD, POD6):
-            key = layout.pack_addr(ipaddress.ip_address(text).packed)
-            self.tables["ip2id"][key] = layout.U32.pack(ID)
+            self.lead(text, ID)
         per_byte = layout.ns_per_byte(rate_bytes_per_sec)
         self.tables["edt_cfg"][layout.bucket(ID, direction)] = layout.CFG.pack(
             rate_bytes_per_sec, per_byte, burst_ns, horizon_ns, ecn_ns, early_ns, 0, places

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map entries of one pod: a bucket for each direction, and the addresses that lead to them.
+"""The map entries of one pod: a bucket for each direction, and the addresses that lead to them (addresses.py).
 
 Both families of a dual-stack pod lead to one id and so share one bucket. Limits and the bucket's clock are two maps:
 the limits can be written anew while packets are being charged.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 from bandwidth_edt import layout
+from bandwidth_edt.addresses import Addresses
 from bandwidth_edt.config import ECN_NS, HORIZON_NS
 from bpf import command
 from bpf.maps import Map
@@ -57,11 +58,11 @@ class Setting:
 class Buckets:
     """The pinned maps. Raises FileNotFoundError when no ADD of this boot has loaded the programs."""
 
-    __slots__ = ("_cfg", "_flows", "_ids", "_ip2id", "_state")
+    __slots__ = ("_cfg", "_flows", "_ids", "_state", "addresses")
 
     def __init__(self, plugin: str) -> None:
+        self.addresses = Addresses(plugin)
         self._ids = Map(plugin, "edt_ids", layout.U32.size, layout.U64.size)
-        self._ip2id = Map(plugin, "ip2id", layout.ADDR.size, layout.U32.size)
         self._cfg = Map(plugin, "edt_cfg", layout.U32.size, layout.CFG.size)
         self._state = Map(plugin, "edt_state", layout.U32.size, layout.STATE.size)
         self._flows = Map(plugin, "edt_flows", layout.U32.size, layout.FLOWS.size)
@@ -113,17 +114,12 @@ class Buckets:
     def lead(self, addresses: list[bytes], number: int) -> None:
         """From now on these packed addresses are this pod's."""
         for packed in addresses:
-            self._ip2id.put(layout.pack_addr(packed), layout.U32.pack(number))
-
-    def leads_to(self, packed: bytes) -> int | None:
-        value = self._ip2id.get(layout.pack_addr(packed))
-        return None if value is None else int(layout.U32.unpack(value)[0])
+            self.addresses.lead(packed, number)
 
     def remove(self, addresses: list[bytes], number: int) -> None:
         """Addresses that lead to another pod by now stay. The id is given back last."""
         for packed in addresses:
-            if self.leads_to(packed) == number:
-                self._ip2id.remove(layout.pack_addr(packed))
+            self.addresses.forget(packed, number)
         for direction in _DIRECTIONS:
             if self.get(number, direction):
                 self.unlimit(number, direction)
@@ -131,9 +127,7 @@ class Buckets:
 
     def keep_only(self, numbers: set[int]) -> None:
         """Remove the buckets of all other ids, and the addresses that lead to them."""
-        for key, value in list(self._ip2id.items()):
-            if layout.U32.unpack(value)[0] not in numbers:
-                self._ip2id.remove(key)
+        self.addresses.keep_only(numbers)
         for key in self._ids.every_key():
             number = layout.U32.unpack(key)[0]
             if number not in numbers:

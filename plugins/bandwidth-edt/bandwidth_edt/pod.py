@@ -87,7 +87,7 @@ class Pod:
         for direction in DIRECTIONS:
             faults += self._faults_of(direction, wanted.get(direction))
         for packed in addresses:
-            if self._buckets.leads_to(packed) != self._record.number:
+            if self._buckets.addresses.leads_to(packed) != self._record.number:
                 faults.append(f"{ipaddr.text_of(packed)} does not lead to the pod's bucket")
         return faults
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OBJECT = Object(
     PLUGIN,
     "edt.bpf.o",
-    ("ip2id", "edt_ids", "edt_cfg", "edt_state", "edt_flows", "edt_ifbs"),
+    ("ip2id", "edt_slots", "edt_ids", "edt_cfg", "edt_state", "edt_flows", "edt_ifbs"),
     ("edt_pod_out", "edt_pod_in", "edt_nic_out", "edt_nic_guard", "edt_to_ifb", "edt_is_for_ifb"),
 )
 EGRESS, INGRESS = layout.EGRESS, layout.INGRESS
