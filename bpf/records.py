@@ -142,7 +142,10 @@ class Records:
             ) from None
 
     def get(self, attachment: Attachment) -> Record | None:
-        value = self._map.get(_key(attachment))
+        return self.by_key(attachment.key, attachment.network_key)
+
+    def by_key(self, attachment_key: int, network_key: int) -> Record | None:
+        value = self._map.get(_KEY.pack(network_key, attachment_key))
         return None if value is None else Record.unpack(value)
 
     def remove(self, attachment_key: int, network_key: int) -> None:

@@ -91,8 +91,9 @@ class Rest:
 
 
 def package_of(executable: str) -> str:
-    """'/opt/bypath/bypath-host-gw' runs the package host_gw."""
-    return executable.rpartition("/")[2].removeprefix("bypath-").replace("-", "_")
+    """'/opt/bypath/bypath-host-gw' runs the package host_gw, '/opt/bypath/bypath' the operator's cli."""
+    name = executable.rpartition("/")[2]
+    return "cli" if name == "bypath" else name.removeprefix("bypath-").replace("-", "_")
 
 
 sys.executable = _launcher.executable

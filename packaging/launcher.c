@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The program behind every bypath-* executable: an interpreter that starts in a fraction of the usual time.
+ * The program behind `bypath` and every bypath-* executable: an interpreter that starts in a fraction of the usual time.
  *
  * A runtime starts a plugin for every pod and waits for it, so the start is what the plugin costs. What is saved here,
  * with the share of each, is in packaging/README.md:
@@ -146,7 +146,7 @@ static void set_paths(PyConfig *config)
 	search(config, extensions);
 }
 
-static void start_python(void)
+static void start_python(int argc, char **argv)
 {
 	PyPreConfig before;
 	PyConfig config;
@@ -168,19 +168,20 @@ static void start_python(void)
 #if TWO_PHASES
 	config._init_main = 0;
 #endif
+	die(PyConfig_SetBytesArgv(&config, argc, argv));
 	set_paths(&config);
 	die(Py_InitializeFromConfig(&config));
 	PyConfig_Clear(&config);
 	PyGC_Disable();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	/* As every Python does: a runtime that went away must be an error that is undone, not our death half way. */
 	signal(SIGPIPE, SIG_IGN);
 	find_ourselves();
 	refuse_to_run_alone();
-	start_python();
+	start_python(argc, argv);
 	if (PyImport_ImportFrozenModule("bypath_boot") > 0)
 		return 0;
 	PyObject *type, *value, *trace;

@@ -26,6 +26,7 @@ LANES = {
     "nic": ["tests/plugins/test_bandwidth_nic*.py"],
     "limits": [
         "tests/plugins/test_bandwidth.py",
+        "tests/plugins/test_bypath_bandwidth.py",
         "tests/plugins/test_bandwidth_ifb*.py",
         "tests/plugins/test_bandwidth_traffic.py",
     ],

@@ -15,7 +15,7 @@ from tests.lab.executable import Cni
 from tests.lab.fabric import ECHO_PORT, OUTSIDE_IP, OUTSIDE_IP6, Fabric
 from tests.lab.iperf import Speed, kept
 from tests.lab.residue import difference
-from tests.plugins.test_bandwidth import EXECUTABLE, Pod
+from tests.plugins.bandwidth_lab import EXECUTABLE, Pod
 
 pytestmark = [pytest.mark.needs("fq"), pytest.mark.feature("bandwidth-edt: traffic of veth pods")]
 TWENTY = 20_000_000

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-PYTHON_ROOMS = ["cni", "bpf", "plugins", "packaging", "tests"]
+PYTHON_ROOMS = ["cni", "bpf", "plugins", "cli", "packaging", "bench", "tests"]
 C_FILES = sorted(
     str(path.relative_to(REPO))
     for room in ("bpf", "packaging", "tests", "bench")

@@ -16,6 +16,10 @@ from bpf import command
 from bpf.maps import Map
 from cni.errors import TRY_AGAIN_LATER, CniError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _DIRECTIONS = (layout.EGRESS, layout.INGRESS, layout.GUARD)
 _GUARD_BURST_NS = 50_000_000
 """What a pod's fq lets go in one moment, after a stall of the CPU, must get past the guard."""
@@ -93,6 +97,10 @@ class Buckets:
         """None when there is no limit."""
         found = self._cfg.get(layout.bucket(number, direction)) or _UNLIMITED
         return Setting.unpack(found) if found != _UNLIMITED else None
+
+    def counters(self, number: int, direction: int) -> dict[str, Any]:
+        """STATE by its names: of a limit in force, since it was put there; all zero without one."""
+        return layout.STATE.named(self._state.get(layout.bucket(number, direction)) or bytes(layout.STATE.size))
 
     def users(self, place: int) -> list[int]:
         """The ids with a limit that is kept at this place."""

@@ -33,8 +33,7 @@ EARLY_NS = 50_000_000
 _LOWEST_RATE_BITS = 8 * 1000
 _ETHERNET_HEADER_BYTES = 14
 
-
-_ENFORCE = {"pod": layout.AT_POD, "nic": layout.AT_NIC, "both": layout.AT_POD | layout.AT_NIC}
+ENFORCE = {"pod": layout.AT_POD, "nic": layout.AT_NIC, "both": layout.AT_POD | layout.AT_NIC}
 
 
 class Limit:
@@ -86,7 +85,7 @@ class Config:
     __slots__ = ("egress", "egress_places", "ingress")
 
     def __init__(self, conf: NetConf) -> None:
-        self.egress_places = _ENFORCE[netconf.optional_choice(conf.raw, "enforce", tuple(_ENFORCE), "pod")]
+        self.egress_places = ENFORCE[netconf.optional_choice(conf.raw, "enforce", tuple(ENFORCE), "pod")]
         annotated = _in_our_case(netconf.optional_object(conf.runtime_config, "bandwidth"))
         self.egress = _limit(conf.raw, annotated, "egress")
         self.ingress = _limit(conf.raw, annotated, "ingress")
@@ -117,9 +116,14 @@ def _limit_in(where: dict[str, Any], direction: str, prefix: str) -> Limit | Non
         if burst and burst not in _ABSENT_BURSTS:
             raise CniError(INVALID_CONFIG, f"{prefix}{burst_key}: set without {prefix}{rate_key}; set both, or none")
         return None
-    if rate < _LOWEST_RATE_BITS:
-        raise CniError(INVALID_CONFIG, f"{prefix}{rate_key}: {rate} bit/s is too little; at least {_LOWEST_RATE_BITS}")
-    return Limit(f"{prefix}{direction}", rate, burst or None)
+    return checked_limit(f"{prefix}{direction}", rate, burst or None)
+
+
+def checked_limit(key: str, rate_bits_per_sec: int, burst_bits: int | None) -> Limit:
+    if rate_bits_per_sec < _LOWEST_RATE_BITS:
+        text = f"{key}Rate: {rate_bits_per_sec} bit/s is too little; at least {_LOWEST_RATE_BITS}"
+        raise CniError(INVALID_CONFIG, text)
+    return Limit(key, rate_bits_per_sec, burst_bits)
 
 
 def _bits(where: dict[str, Any], key: str, prefix: str) -> int | None:

@@ -66,6 +66,8 @@ STRUCTS = (ADDR, SLOT, CFG, STATE, FLOW, FLOWS)
 U32 = Struct("=I")
 U64 = Struct("=Q")
 _U32_BE = Struct(">I")
+HIST_SHIFT = 16
+"""EDT_HIST_SHIFT."""
 HIST = Struct("=16Q")
 """STATE's hist: packets delayed less than 65.536 us, then each bucket from twice the delay of the one before."""
 

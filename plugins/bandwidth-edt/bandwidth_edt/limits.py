@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the verbs do for a pod that has limits, or had some: on its own devices, in the maps, and on the node."""
+"""What becomes of a pod that has limits, or had some: on its own devices, in the maps, and on the node.
+
+The verbs come here, and so does the operator who changes the limits of a pod that runs (`bypath bandwidth set`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from bandwidth_edt.pod import DIRECTIONS, Pod
 from bandwidth_edt.shaper import EGRESS, INGRESS, OBJECT
 from bpf import bpffs, loader, records
 from bpf.records import Record, Records
-from cni.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cni.errors import INVALID_CONFIG, UNKNOWN_CONTAINER, UNSUPPORTED_FIELD, CniError
 from cni.net import ipaddr, link, netns
 from cni.net.netlink import Socket
 from cni.undo import Attempts, Undo
@@ -39,15 +42,35 @@ def put_in_force(request: Request, attachment: Attachment, pod: NetNs, previous:
         if record is None:
             record = _record_of(request, pod, found, addresses)
             _claim(owned, buckets, attachment, record, undo)
-        host = Socket()
-        undo.callback(nic.put_back, host, not nic.is_in_place())
-        _enforce(Pod(buckets, attachment.key, record, pod), buckets, record, wanted, undo)
-        if EGRESS in wanted and wanted[EGRESS].places & layout.AT_NIC:
-            nic.have(host, buckets)
-        else:
-            nic.settle(host, at_once=False)
-        ifb.settle(owned, record.host_ifindex if _is_on_ifb(wanted) else 0)
+        _enforce(Pod(buckets, attachment.key, record, pod), owned, buckets, record, wanted, undo)
         buckets.lead(record.addresses, record.number)
+        undo.pop_all()
+
+
+def change(owned: Records, network_key: int, key: int, limits: dict[int, Limit | None], egress_places: int) -> None:
+    """Other limits for a pod of which an ADD has left a record. All of it, or nothing and an error.
+
+    limits         direction -> its limit from now on; a direction that is not named keeps its own
+    egress_places  where the egress limit is kept from now on; 0: where it was, at the pod when there was none
+    """
+    with bpffs.Lock(PLUGIN), Undo() as undo:
+        record = owned.by_key(key, network_key)
+        pod = netns.reopen(record.netns_path, record.netns_inode) if record else None
+        found = link.find_by_index(pod.rtnetlink(), record.pod_ifindex) if record and pod else None
+        if not (record and pod and found):
+            raise CniError(UNKNOWN_CONTAINER, "the pod is gone, or its interface; its DEL or the next GC forgets it")
+        buckets = Buckets(PLUGIN)
+        wanted = {direction: kept for direction in DIRECTIONS if (kept := buckets.get(record.number, direction))}
+        if EGRESS in wanted:
+            wanted[EGRESS].places = egress_places = egress_places or wanted[EGRESS].places
+        for direction, limit in limits.items():
+            wanted.pop(direction, None)
+            if limit:
+                wanted[direction] = _setting_of(direction, limit, egress_places or layout.AT_POD, found)
+        if egress_places and EGRESS not in wanted:
+            raise CniError(INVALID_CONFIG, "enforce: the pod has no egress limit; set one as well")
+        undo.callback(ifb.settle, owned)
+        _enforce(Pod(buckets, key, record, pod), owned, buckets, record, wanted, undo)
         undo.pop_all()
 
 
@@ -91,18 +114,20 @@ def _wanted(found: link.Link, config: Config) -> dict[int, Setting]:
     """Direction -> its setting, of the limited ones. Raises CniError when the pod's device cannot have it."""
     wanted = {}
     if config.egress:
-        wanted[EGRESS] = _setting(config.egress, config.egress_places, found.mtu)
+        wanted[EGRESS] = _setting_of(EGRESS, config.egress, config.egress_places, found)
     if config.ingress:
-        wanted[INGRESS] = _setting(config.ingress, _ingress_place(found), found.mtu)
-        # Who sends into the pod is far away: unlike the pod's own sockets, nothing holds it back but a loss. A longer
-        # horizon than usual is one of four frames, of which none is to spare.
-        if wanted[INGRESS].horizon_ns == HORIZON_NS:
-            wanted[INGRESS].early_ns = EARLY_NS
+        wanted[INGRESS] = _setting_of(INGRESS, config.ingress, 0, found)
     return wanted
 
 
-def _setting(limit: Limit, places: int, mtu: int) -> Setting:
-    return Setting(limit.rate_bytes_per_sec, limit.burst_ns, places, limit.horizon_ns(mtu))
+def _setting_of(direction: int, limit: Limit, egress_places: int, found: link.Link) -> Setting:
+    places = _ingress_place(found) if direction == INGRESS else egress_places
+    setting = Setting(limit.rate_bytes_per_sec, limit.burst_ns, places, limit.horizon_ns(found.mtu))
+    # Who sends into the pod is far away: unlike the pod's own sockets, nothing holds it back but a loss. A longer
+    # horizon than usual is one of four frames, of which none is to spare.
+    if direction == INGRESS and setting.horizon_ns == HORIZON_NS:
+        setting.early_ns = EARLY_NS
+    return setting
 
 
 def _known(
@@ -130,12 +155,21 @@ def _claim(owned: Records, buckets: Buckets, attachment: Attachment, record: Rec
     owned.put(attachment, record)
 
 
-def _enforce(pod: Pod, buckets: Buckets, record: Record, wanted: dict[int, Setting], undo: Undo) -> None:
-    """Every direction from what is in force to what is wanted."""
+def _enforce(
+    pod: Pod, owned: Records, buckets: Buckets, record: Record, wanted: dict[int, Setting], undo: Undo
+) -> None:
+    """Every direction from what is in force to what is wanted, and the node's devices with it."""
+    host = Socket()
+    undo.callback(nic.put_back, host, not nic.is_in_place())
     for direction in DIRECTIONS:
         before, after = buckets.get(record.number, direction), wanted.get(direction)
         undo.callback(pod.change, direction, after, before)
         pod.change(direction, before, after)
+    if EGRESS in wanted and wanted[EGRESS].places & layout.AT_NIC:
+        nic.have(host, buckets)
+    else:
+        nic.settle(host, at_once=False)
+    ifb.settle(owned, record.host_ifindex if _is_on_ifb(wanted) else 0)
 
 
 def _addresses(previous: Result, request: Request) -> list[bytes]:

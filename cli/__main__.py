@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from cli.bandwidth import bandwidth
+from cni.errors import CniError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """bypath: the state of this node's pods, and what an operator may change of it."""
+
+
+main.add_command(bandwidth)
+
+
+def run() -> None:
+    """Errors are one sentence on stderr and status 1; what click finds wrong with the arguments is status 2."""
+    try:
+        main(prog_name="bypath")
+    except CniError as error:
+        reason = error.msg
+    except PermissionError as error:
+        reason = f"{error.strerror or error}: bypath reads and writes BPF maps; run it as root" if os.geteuid() else ""
+        if not reason:
+            raise
+    click.echo(f"bypath: {reason}", err=True)
+    sys.exit(1)
+
+
+run()

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bypath bandwidth`: the limits of the pods of this node, what they do, and other ones for a pod that runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import click
+from bandwidth_edt import layout, limits, saved
+from bandwidth_edt.bucket import Buckets, Setting
+from bandwidth_edt.config import ENFORCE, checked_limit
+from bandwidth_edt.layout import PLUGIN
+
+from bpf import records
+from bpf.records import Record, Records
+from cli.quantity import Bits, bits_text, time_text
+from cni.errors import UNKNOWN_CONTAINER, CniError
+from cni.net import ipaddr
+
+_DIRECTIONS = {"egress": layout.EGRESS, "ingress": layout.INGRESS}
+_PLACES = {places: name for name, places in ENFORCE.items()} | {layout.AT_IFB: "ifb"}
+_SHORT_ID, _BAR = 12, 40
+
+
+class Limited(NamedTuple):
+    """A pod that has limits, or had some: its record, and the keys that this is found by."""
+
+    owned: Records
+    buckets: Buckets
+    network_key: int
+    key: int
+    record: Record
+
+    def setting(self, direction: str) -> Setting | None:
+        return self.buckets.get(self.record.number, _DIRECTIONS[direction])
+
+    def facts(self) -> dict[str, Any]:
+        """Of all that is known, what `list` and `show` print, and their --json."""
+        record = self.record
+        found = {direction: setting for direction in _DIRECTIONS if (setting := self.setting(direction))}
+        return {
+            "containerId": record.container_id,
+            "interface": record.ifname,
+            "netns": record.netns_path,
+            "addresses": [ipaddr.text_of(packed) for packed in record.addresses],
+            **{direction: self._limit_facts(direction, setting) for direction, setting in found.items()},
+        }
+
+    def _limit_facts(self, direction: str, setting: Setting) -> dict[str, Any]:
+        counters = self.buckets.counters(self.record.number, _DIRECTIONS[direction])
+        delays = list(layout.HIST.unpack(counters["hist"]))
+        return {
+            "rate": setting.rate_bytes_per_sec * 8,
+            "burstNs": setting.burst_ns,
+            "horizonNs": setting.horizon_ns,
+            "at": _PLACES[setting.places],
+            "bytes": counters["bytes"],
+            "packets": sum(delays),
+            "delayed": counters["delayed"],
+            "passed": counters["bypass"],
+            "marked": counters["ce"],
+            "dropped": counters["drop"],
+            "maxDelayNs": counters["max_delay_ns"],
+            "delays": delays,
+        }
+
+
+def _all() -> list[Limited]:
+    owned = records.open_if_any(PLUGIN)
+    if owned is None:
+        return []
+    buckets = Buckets(PLUGIN)
+    found = [Limited(owned, buckets, *keys_and_record) for keys_and_record in owned.items()]
+    return sorted(found, key=lambda pod: (pod.record.container_id, pod.record.ifname))
+
+
+def _one(container_id: str, interface: str | None) -> Limited:
+    """The pod whose id begins so. Raises CniError when there is none, or more than one."""
+    ids = [pod for pod in _all() if pod.record.container_id.startswith(container_id)]
+    found = [pod for pod in ids if interface in (None, pod.record.ifname)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        those = ", ".join(f"{pod.record.container_id} {pod.record.ifname}" for pod in found)
+        raise CniError(UNKNOWN_CONTAINER, f"{container_id} is not one pod but several: {those}; see --interface")
+    raise CniError(
+        UNKNOWN_CONTAINER,
+        f"no pod {container_id} has limits; type: bypath bandwidth list. Only pods that got some from their runtime, "
+        "by annotations or by the conflist, can be given others",
+    )
+
+
+def _columns(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _limit_text(limit: dict[str, Any] | None) -> str:
+    return f"{bits_text(limit['rate'])}, burst {time_text(limit['burstNs'])}, at {limit['at']}" if limit else "-"
+
+
+def _listing(pods: list[Limited]) -> str:
+    rows = [["POD", "INTERFACE", "ADDRESSES", "EGRESS", "INGRESS"]]
+    for pod in pods:
+        facts = pod.facts()
+        limited = [_limit_text(facts.get(direction)) for direction in _DIRECTIONS]
+        pod_id = facts["containerId"][:_SHORT_ID] or "(a long id)"
+        rows.append([pod_id, facts["interface"], " ".join(facts["addresses"]), *limited])
+    return _columns(rows)
+
+
+def _delays_text(delays: list[int]) -> str:
+    """A row for each delay up to the longest that a packet had."""
+    last = max((place for place, count in enumerate(delays) if count), default=0)
+    rows = []
+    for place, count in enumerate(delays[: last + 1]):
+        most = time_text(1 << layout.HIST_SHIFT + place)
+        until = f"< {most}" if place < len(delays) - 1 else "longer"
+        rows.append([f"  {until}", str(count), "█" * round(_BAR * count / max(delays)) if count else ""])
+    return _columns(rows)
+
+
+def _shown(facts: dict[str, Any]) -> str:
+    lines = [
+        f"pod {facts['containerId']}, {facts['interface']} in {facts['netns']}: {' '.join(facts['addresses'])}",
+    ]
+    for direction in _DIRECTIONS:
+        limit = facts.get(direction)
+        lines += ["", f"{direction}: {_limit_text(limit)}"]
+        if limit:
+            lines += [
+                f"  {limit['packets']} packets of {limit['bytes']} bytes went, {limit['delayed']} of them later than "
+                f"they came, by {time_text(limit['maxDelayNs'])} at most",
+                f"  {limit['passed']} went ahead as sparse, {limit['marked']} marked CE, {limit['dropped']} dropped",
+                "  packets by delay:",
+                _delays_text(limit["delays"]),
+            ]
+    return "\n".join(lines)
+
+
+@click.group()
+def bandwidth() -> None:
+    """Bandwidth limits of this node's pods."""
+
+
+_pod = click.argument("pod")
+_interface = click.option("--interface", metavar="NAME", help="Of a pod with limits on several.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+
+
+@bandwidth.command("list")
+@_as_json
+def list_pods(as_json: bool) -> None:
+    """All pods that have limits."""
+    pods = _all()
+    click.echo(json.dumps([pod.facts() for pod in pods], indent=2) if as_json else _listing(pods))
+
+
+@bandwidth.command()
+@_pod
+@_interface
+@_as_json
+def show(pod: str, interface: str | None, as_json: bool) -> None:
+    """Limits of one POD, its container id or the beginning of it, and what became of its packets."""
+    facts = _one(pod, interface).facts()
+    click.echo(json.dumps(facts, indent=2) if as_json else _shown(facts))
+
+
+@bandwidth.command("set")
+@_pod
+@_interface
+@click.option("--egress", type=Bits(or_none=True), help="Bits per second out of the pod, or none.")
+@click.option("--egress-burst", type=Bits(), help="Without it 10 ms of the rate.")
+@click.option("--ingress", type=Bits(or_none=True), help="Bits per second into the pod, or none.")
+@click.option("--ingress-burst", type=Bits(), help="Without it 10 ms of the rate.")
+@click.option("--enforce", type=click.Choice(list(ENFORCE)), help="Where the egress limit is kept.")
+def change(
+    pod: str,
+    interface: str | None,
+    egress: int | None,
+    egress_burst: int | None,
+    ingress: int | None,
+    ingress_burst: int | None,
+    enforce: str | None,
+) -> None:
+    """Other limits for POD, which has some: in force from its next packet on.
+
+    A direction that is not named keeps its limit, and every bucket its clock and counters. The next ADD of this pod by
+    its runtime puts its own limits in force again, and until then CHECK says that they are not.
+    """
+    wanted = {}
+    for name, rate, burst in (("egress", egress, egress_burst), ("ingress", ingress, ingress_burst)):
+        if burst is not None and not rate:
+            raise click.UsageError(f"--{name}-burst needs --{name} with a rate")
+        if rate is not None:
+            wanted[_DIRECTIONS[name]] = checked_limit(name, rate, burst) if rate else None
+    if not wanted and not enforce:
+        raise click.UsageError("nothing to change: give --egress, --ingress or --enforce")
+    found = _one(pod, interface)
+    limits.change(found.owned, found.network_key, found.key, wanted, ENFORCE[enforce] if enforce else 0)
+    click.echo(_listing([found]))
+
+
+@bandwidth.command()
+def release() -> None:
+    """Give the NICs' qdiscs back that no pod needs any more, now instead of later: before an uninstall.
+
+    What pods with limits at the NIC still need stays, and is named.
+    """
+    if saved.indexes():
+        limits.settle_nics(at_once=True)
+    left = saved.indexes()
+    if not left:
+        click.echo("Nothing of bypath-bandwidth-edt is on a NIC of this node.")
+        return
+    needed_by = len(Buckets(PLUGIN).users(layout.AT_NIC))
+    click.echo(f"{len(left)} NICs keep their qdiscs from bypath: {needed_by} pods have limits there.")
