@@ -30,7 +30,7 @@ SCRIPTS: dict[str, str] = {
     "tbf": f"{VETH} && tc qdisc add dev va root tbf rate 1mbit burst 10kb latency 10ms",
     "clsact": f"{VETH} && tc qdisc add dev va clsact",
     "tcx": f"{sys.executable} -m tests.kernels.tcx",
-    "sockmap": f"ip link set lo up && make -s build/bpf/sockmap.bpf.o && {sys.executable} -m tests.sockmap.probe",
+    "sockmap": f"ip link set lo up && make -s build/tests/probe.bpf.o && {sys.executable} -m tests.sockmap.probe",
     "nf_tables": "nft add table inet t",
     "conntrack": "nft add table ip t && nft add chain ip t c '{ type filter hook output priority 0; }' && "
     "nft add rule ip t c ct state new accept",

@@ -10,7 +10,7 @@ from tests.sockmap.exchange import Way, run, ways
 from tests.sockmap.live import CHECKOUT, Live, live
 from tests.sockmap.pods import Pod
 
-pytestmark = pytest.mark.needs("sockmap")
+pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: every byte")]
 
 WAYS = [
     "loopback",

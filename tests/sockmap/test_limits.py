@@ -12,7 +12,7 @@ from tests.sockmap.ends import Ends, connected, exact, fill, sha
 from tests.sockmap.live import MIB, Live
 from tests.sockmap.pods import Pod
 
-pytestmark = pytest.mark.needs("sockmap")
+pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: memory")]
 
 STOPPED = 8
 PAGE_BYTES = 4096

@@ -13,7 +13,7 @@ from tests.sockmap.ends import connected, echo_once, exact
 from tests.sockmap.live import POD, SIDECAR, Live
 from tests.sockmap.pods import Pod
 
-pytestmark = pytest.mark.needs("sockmap")
+pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: what a policy selects")]
 
 IPPROTO_MPTCP, SO_ZEROCOPY = 262, 60
 SOMEBODY = 12345

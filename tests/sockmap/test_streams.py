@@ -20,7 +20,7 @@ from tests.sockmap.live import Live
 from tests.sockmap.pods import Pod
 from tests.sockmap.probe import readable_bytes
 
-pytestmark = pytest.mark.needs("sockmap")
+pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: every byte")]
 
 HALF_MIB = 1 << 19
 

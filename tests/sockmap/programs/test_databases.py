@@ -11,7 +11,11 @@ import pytest
 from tests.sockmap.programs import databases, resp
 from tests.sockmap.programs.town import MOST_OF_IT, POD_TO_POD, SIDECAR, Town, assert_exact_and_redirected
 
-pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.parametrize("where", [SIDECAR, POD_TO_POD])]
+pytestmark = [
+    pytest.mark.needs("sockmap"),
+    pytest.mark.feature("sockmap: real programs"),
+    pytest.mark.parametrize("where", [SIDECAR, POD_TO_POD]),
+]
 
 REDIS_PORT, POSTGRES_PORT = 6379, 5432
 ROWS, ROW_BYTES = 12_000, 700

@@ -8,7 +8,11 @@ import pytest
 from tests.sockmap.programs import proxies
 from tests.sockmap.programs.town import BODIES, POD_TO_POD, SIDECAR, Town, assert_exact_and_redirected
 
-pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.parametrize("where", [SIDECAR, POD_TO_POD])]
+pytestmark = [
+    pytest.mark.needs("sockmap"),
+    pytest.mark.feature("sockmap: real programs"),
+    pytest.mark.parametrize("where", [SIDECAR, POD_TO_POD]),
+]
 
 PORT = 8001
 FILES_PORT = 8002

@@ -11,7 +11,7 @@ import pytest
 from tests.sockmap.programs import proxies
 from tests.sockmap.programs.town import Town
 
-pytestmark = pytest.mark.needs("sockmap")
+pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: real programs")]
 
 PORT, ORIGIN_PORT, OTHER_PORT = 8001, 7001, 7002
 SPLICE = "option splice-request\n    option splice-response"
