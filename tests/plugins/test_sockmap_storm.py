@@ -3,65 +3,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.lab.executable import Json
-from tests.plugins import runtime_driver
 from tests.plugins.conftest import Keeper
 from tests.plugins.rooms import HOST_GW, Room, conf_for
 from tests.plugins.sockmap_lab import EXECUTABLE, VERDICT, dump, links
+from tests.plugins.storm_lab import FEW_AT_ONCE, crowded, errors, storm
 
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: storm")]
 PODS = 50
-AT_ONCE_WHEN_KILLED = 6
 CONFS: list[Json] = [conf_for(HOST_GW, ipam={"type": "lab-ipam", "families": [4]}), conf_for(EXECUTABLE, mode="all")]
-
-
-@contextmanager
-def crowded() -> Iterator[Room]:
-    """A room with a namespace for each of PODS pods."""
-    with Room.create() as made:
-        names = " ".join(f"s{number}" for number in range(PODS))
-        made.node.run(f"for n in {names}; do ip netns add $n; nsenter --net=/run/netns/$n ip link set lo up; done")
-        yield made
 
 
 @pytest.fixture(scope="module")
 def keeper() -> Iterator[Keeper]:
-    made = Keeper(crowded)
+    made = Keeper(lambda: crowded(PODS))
     yield made
     made.discard()
-
-
-def storm(room: Room, verb: str, pods: list[int], kill: dict[int, float] | None = None) -> list[Any]:
-    """What became of each pod, see runtime_driver."""
-    jobs = [
-        {"id": f"c{n}", "netns": f"/run/netns/s{n}", "confs": CONFS, "kill_after": (kill or {}).get(n)} for n in pods
-    ]
-    request = {
-        "verb": verb,
-        "parallel": AT_ONCE_WHEN_KILLED if kill else len(pods),
-        "path": {conf["type"]: room.path_of(conf["type"]) for conf in CONFS},
-        "env": {"CNI_IFNAME": "eth0", "CNI_PATH": ":".join(room.cni(HOST_GW).path), "PATH": os.environ["PATH"]},
-        "jobs": jobs,
-    }
-    program = [sys.executable, str(Path(runtime_driver.__file__))]
-    return list(json.loads(room.node.run(program, input=json.dumps(request), timeout=600).stdout))
-
-
-def errors(outcomes: list[Any]) -> list[str]:
-    return [outcome["error"] for outcome in outcomes if outcome["error"] and not outcome["killed"]]
 
 
 def sizes(room: Room) -> list[int]:
@@ -72,9 +37,9 @@ def test_pods_that_all_come_first_are_all_accelerated(room: Room) -> None:
     """The kernel is tested, and the programs are loaded, while the others wait."""
     room.node.run(f"rm -rf /sys/fs/bpf/bypath {VERDICT}")
     pods = list(range(PODS))
-    assert errors(storm(room, "ADD", pods)) == []
+    assert errors(storm(room, "ADD", CONFS, pods)) == []
     assert sizes(room) == [PODS] * 4
-    assert errors(storm(room, "DEL", pods)) == []
+    assert errors(storm(room, "DEL", CONFS, pods)) == []
     assert (sizes(room), links(room.node)) == ([0] * 4, [])
 
 
@@ -83,11 +48,11 @@ def test_whatever_moment_adds_are_killed_at_gc_leaves_nothing(room: Room) -> Non
     print(f"BYPATH_SEED={seed} repeats these moments, as far as the machine is as busy")
     chance = random.Random(seed)
     pods = list(range(PODS))
-    few = pods[: 2 * AT_ONCE_WHEN_KILLED]
-    whole_seconds = statistics.median(outcome["seconds"] for outcome in storm(room, "ADD", few, {0: 3600.0}))
-    assert errors(storm(room, "DEL", few)) == []
+    few = pods[: 2 * FEW_AT_ONCE]
+    whole_seconds = statistics.median(outcome["seconds"] for outcome in storm(room, "ADD", CONFS, few, {0: 3600.0}))
+    assert errors(storm(room, "DEL", CONFS, few)) == []
 
-    outcomes = storm(room, "ADD", pods, {pod: chance.uniform(0.3, 1.2) * whole_seconds for pod in pods})
+    outcomes = storm(room, "ADD", CONFS, pods, {pod: chance.uniform(0.3, 1.2) * whole_seconds for pod in pods})
     killed = sum(outcome["killed"] for outcome in outcomes)
     print(f"{killed} of {PODS} were killed; a whole ADD took {whole_seconds:.3f} s")
     assert killed > PODS // 10, "too few were killed for this to prove anything"
@@ -96,7 +61,7 @@ def test_whatever_moment_adds_are_killed_at_gc_leaves_nothing(room: Room) -> Non
     for conf in CONFS:
         room.cni(conf["type"]).gc(conf, valid=[(f"c{pod}", "eth0") for pod in kept])
     assert sizes(room) == [len(kept)] * 4
-    assert errors(storm(room, "DEL", pods)) == []
+    assert errors(storm(room, "DEL", CONFS, pods)) == []
     assert (sizes(room), links(room.node)) == ([0] * 4, [])
 
 
@@ -105,10 +70,10 @@ def test_a_first_add_of_a_boot_that_is_killed_is_begun_again(room: Room) -> None
     whole = 0.0
     for moment in range(12):
         room.node.run(f"rm -rf /sys/fs/bpf/bypath {VERDICT}")
-        storm(room, "ADD", [0], {0: whole * moment / 11 if whole else 3600.0})
+        storm(room, "ADD", CONFS, [0], {0: whole * moment / 11 if whole else 3600.0})
         began = time.monotonic()
-        assert errors(storm(room, "ADD", [1])) == []
+        assert errors(storm(room, "ADD", CONFS, [1])) == []
         whole = whole or time.monotonic() - began
         assert len(dump(room.node, "pods")) >= 1 and links(room.node) != []
-        assert errors(storm(room, "DEL", [0, 1])) == []
+        assert errors(storm(room, "DEL", CONFS, [0, 1])) == []
         assert links(room.node) == []

@@ -3,24 +3,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.lab import ipam
 from tests.lab.executable import Json
-from tests.plugins import runtime_driver
 from tests.plugins.conftest import Keeper
 from tests.plugins.rooms import EXECUTABLES, HOST_GW, HOST_LOCAL, Room, conf_for
+from tests.plugins.storm_lab import FEW_AT_ONCE, crowded, errors, storm
 
 pytestmark = [pytest.mark.feature("storm"), pytest.mark.once]
 
@@ -28,22 +24,12 @@ EMULATED = "TCG" in Path("/proc/cpuinfo").read_text()
 PODS = int(os.environ.get("BYPATH_STORM", "20" if EMULATED else "100"))
 SNAT = "bypath-snat"
 CHAINS = [[HOST_GW], [HOST_GW, SNAT]] if SNAT in EXECUTABLES else [[HOST_GW]]
-FEW_AT_ONCE = 6
 BOOTS = 2 if EMULATED else 10
-
-
-@contextmanager
-def crowded() -> Iterator[Room]:
-    """A room with a namespace for each of PODS pods."""
-    with Room.create() as made:
-        names = " ".join(f"s{number}" for number in range(PODS))
-        made.node.run(f"for n in {names}; do ip netns add $n; nsenter --net=/run/netns/$n ip link set lo up; done")
-        yield made
 
 
 @pytest.fixture(scope="module")
 def keeper() -> Iterator[Keeper]:
-    made = Keeper(crowded)
+    made = Keeper(lambda: crowded(PODS))
     yield made
     made.discard()
 
@@ -52,26 +38,6 @@ def confs_of(chain: list[str], version: str, delegate: Json) -> list[Json]:
     first, *others = chain
     snat = {"nonMasqueradeCIDRs": ["10.244.0.0/16", "192.0.2.0/24"]}
     return [conf_for(first, version, ipam=delegate), *(conf_for(other, version, **snat) for other in others)]
-
-
-def storm(room: Room, verb: str, confs: list[Json], pods: list[int], kill: dict[int, float] | None = None) -> list[Any]:
-    """What became of each pod, see runtime_driver."""
-    jobs = [
-        {"id": f"c{n}", "netns": f"/run/netns/s{n}", "confs": confs, "kill_after": (kill or {}).get(n)} for n in pods
-    ]
-    request = {
-        "verb": verb,
-        "parallel": FEW_AT_ONCE if kill else len(pods),
-        "path": {conf["type"]: room.path_of(conf["type"]) for conf in confs},
-        "env": {"CNI_IFNAME": "eth0", "CNI_PATH": ":".join(room.cni(HOST_GW).path), "PATH": os.environ["PATH"]},
-        "jobs": jobs,
-    }
-    program = [sys.executable, str(Path(runtime_driver.__file__))]
-    return list(json.loads(room.node.run(program, input=json.dumps(request), timeout=900).stdout))
-
-
-def errors(outcomes: list[Any]) -> list[str]:
-    return [outcome["error"] for outcome in outcomes if outcome["error"]]
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=" + ".join)
@@ -115,7 +81,7 @@ def test_whatever_moment_adds_are_killed_at_del_and_gc_leave_nothing(room: Room,
     killed = sum(outcome["killed"] for outcome in outcomes)
     print(f"{killed} of {PODS} were killed; a whole ADD took {whole_seconds:.3f} s")
     assert killed > PODS // 5, "too few were killed for this to prove anything"
-    assert [outcome["error"] for outcome in outcomes if outcome["error"] and not outcome["killed"]] == []
+    assert errors(outcomes) == []
     assert ipam.leases(room.node) != []
 
     chance.shuffle(pods)

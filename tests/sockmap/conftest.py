@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sockmap.live import CHECKOUT, Live, live
+from tests.sockmap.attached import CHECKOUT, Attached, attach
 from tests.sockmap.pods import Pod, two_pods
 
 
@@ -37,13 +37,13 @@ def db(pods: tuple[Pod, Pod]) -> Pod:
 
 
 @pytest.fixture(scope="module")
-def attached(built: None) -> Iterator[Live]:
-    with live() as made:
+def attached(built: None) -> Iterator[Attached]:
+    with attach() as made:
         yield made
 
 
 @pytest.fixture
-def programs(attached: Live) -> Iterator[Live]:
+def programs(attached: Attached) -> Iterator[Attached]:
     """Attached, and no pod has a policy yet."""
     yield attached
     deadline = time.monotonic() + 5
@@ -56,7 +56,7 @@ def programs(attached: Live) -> Iterator[Live]:
 
 
 @pytest.fixture
-def accelerated(programs: Live, app: Pod, db: Pod) -> Live:
+def accelerated(programs: Attached, app: Pod, db: Pod) -> Attached:
     """Both pods want both scopes."""
     for pod in (app, db):
         programs.add_pod(pod.cookie, [pod.ipv4, pod.ipv6])

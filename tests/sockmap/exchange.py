@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tests.sockmap.live import CHECKOUT
+from tests.sockmap.attached import CHECKOUT
 from tests.sockmap.pods import Pod
 
 PROGRAM = CHECKOUT / "build/tests/exchange"

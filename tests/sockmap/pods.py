@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from cni.net.netns import NetNs
 from tests.lab.node import Node
-from tests.sockmap.live import netns_cookie
+from tests.sockmap.attached import netns_cookie
 
 T = TypeVar("T")
 

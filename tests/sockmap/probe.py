@@ -13,7 +13,7 @@ import sys
 import termios
 import time
 
-from tests.sockmap.live import CHECKOUT, Live, live, netns_cookie
+from tests.sockmap.attached import CHECKOUT, Attached, attach, netns_cookie
 
 OBJECT = CHECKOUT / "build/tests/probe.bpf.o"
 REDIRECTED, PASSED = 700, 50
@@ -31,7 +31,7 @@ def segments_sent(sender: socket.socket) -> int:
     return int.from_bytes(sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)[156:160], "little")
 
 
-def is_fit(programs: Live) -> bool:
+def is_fit(programs: Attached) -> bool:
     programs.tables["netns"][FIRST] = netns_cookie().to_bytes(8, "little")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
@@ -48,7 +48,7 @@ def is_fit(programs: Live) -> bool:
 
 
 def main() -> int:
-    with live(OBJECT) as programs:
+    with attach(OBJECT) as programs:
         return 0 if is_fit(programs) else 1
 
 

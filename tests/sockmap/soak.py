@@ -10,8 +10,8 @@ import argparse
 import sys
 import time
 
+from tests.sockmap.attached import MIB, Attached, attach
 from tests.sockmap.exchange import Figures, Way, run, ways
-from tests.sockmap.live import MIB, Live, live
 from tests.sockmap.pods import Pod, two_pods
 
 GIB = 1 << 30
@@ -23,7 +23,7 @@ VARIANTS: list[tuple[str, int, list[str]]] = [
 """What of it differs: (name, limit of a direction in bytes, options of the load)."""
 
 
-def one(programs: Live, way: Way, limit_bytes: int, exchanges: int, bulk: int, options: list[str]) -> Figures:
+def one(programs: Attached, way: Way, limit_bytes: int, exchanges: int, bulk: int, options: list[str]) -> Figures:
     programs.forget_pods()
     for pod in {way.clients, way.servers}:
         programs.add_pod(pod.cookie, [pod.ipv4, pod.ipv6], limit_bytes=limit_bytes)
@@ -31,7 +31,7 @@ def one(programs: Live, way: Way, limit_bytes: int, exchanges: int, bulk: int, o
     return run(way, exchanges, "-b", str(bulk), *ports, *options, timeout=3600, verbose=True)
 
 
-def soak(programs: Live, pods: tuple[Pod, Pod], exchanges: int, bulk: int) -> bool:
+def soak(programs: Attached, pods: tuple[Pod, Pod], exchanges: int, bulk: int) -> bool:
     """Whether all went well."""
     total_exchanges = total_bytes = 0
     found = ways(*pods)
@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--gib", type=float, default=10.0)
     arguments = parser.parse_args()
     start = time.monotonic()
-    with two_pods() as (_, app, db), live() as programs:
+    with two_pods() as (_, app, db), attach() as programs:
         good = soak(programs, (app, db), arguments.exchanges, int(arguments.gib * GIB))
         time.sleep(2)
         left = programs.sockets()

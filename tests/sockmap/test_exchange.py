@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sockmap.attached import CHECKOUT, Attached, attach
 from tests.sockmap.exchange import Way, run, ways
-from tests.sockmap.live import CHECKOUT, Live, live
 from tests.sockmap.pods import Pod
 
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: every byte")]
@@ -27,12 +27,12 @@ WAYS = [
 EXCHANGES = 8000
 
 
-def counters(programs: Live, way: Way) -> dict[str, int]:
+def counters(programs: Attached, way: Way) -> dict[str, int]:
     return programs.counters(*{way.clients.cookie, way.servers.cookie})
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_every_byte_is_right_and_takes_the_short_way(accelerated: Live, app: Pod, db: Pod, name: str) -> None:
+def test_every_byte_is_right_and_takes_the_short_way(accelerated: Attached, app: Pod, db: Pod, name: str) -> None:
     way = ways(app, db)[name]
     # Of several connections from one port that are led to one proxy, conntrack gives all but one another port, which
     # leaves them plain: with more ports that is seldom.
@@ -45,7 +45,7 @@ def test_every_byte_is_right_and_takes_the_short_way(accelerated: Live, app: Pod
     assert found["redirected_bytes"] > figures.bytes * 0.8
 
 
-def test_redirected_connections_whose_port_was_changed_stay_plain(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_redirected_connections_whose_port_was_changed_stay_plain(accelerated: Attached, app: Pod, db: Pod) -> None:
     way = ways(app, db)["iptables REDIRECT"]
     figures = run(way, EXCHANGES, "-P", "10")
     assert figures.faults() == (0, 0, 0), figures.log
@@ -55,7 +55,7 @@ def test_redirected_connections_whose_port_was_changed_stay_plain(accelerated: L
 
 
 @pytest.mark.parametrize("name", ["loopback", "pod to pod"])
-def test_slow_readers_send_bytes_to_and_fro_between_both_ways(programs: Live, app: Pod, db: Pod, name: str) -> None:
+def test_slow_readers_send_bytes_to_and_fro_between_both_ways(programs: Attached, app: Pod, db: Pod, name: str) -> None:
     way = ways(app, db)[name]
     for pod in (app, db):
         programs.add_pod(pod.cookie, [pod.ipv4, pod.ipv6], limit_bytes=100_000)
@@ -66,7 +66,7 @@ def test_slow_readers_send_bytes_to_and_fro_between_both_ways(programs: Live, ap
     assert found["passed_bytes"] > 1 << 20 and found["redirected_bytes"] > 1 << 20
 
 
-def test_six_hundred_connections_at_once(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_six_hundred_connections_at_once(accelerated: Attached, app: Pod, db: Pod) -> None:
     way = ways(app, db)["pod to pod"]
     figures = run(way, EXCHANGES, "-n", "600", "-P", "150")
     assert figures.faults() == (0, 0, 0), figures.log
@@ -77,7 +77,7 @@ def test_six_hundred_connections_at_once(accelerated: Live, app: Pod, db: Pod) -
 def test_pairing_by_address_and_port_fails_the_same_load(app: Pod, db: Pod, name: str) -> None:
     """And only because ports are shared: the load sees the key, and nothing else."""
     way = ways(app, db)[name]
-    with live(CHECKOUT / "build/tests/naive.bpf.o") as naive:
+    with attach(CHECKOUT / "build/tests/naive.bpf.o") as naive:
         for pod in (app, db):
             naive.add_pod(pod.cookie, [pod.ipv4, pod.ipv6])
         shared, own = run(way, 2000, "-h", "1000"), run(way, 2000, "-P", "0", "-p", "40000")

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from tests.sockmap.ends import Ends, connected, exact, fill, sha
-from tests.sockmap.live import MIB, Live
+from tests.sockmap.attached import MIB, Attached
+from tests.sockmap.connections import Ends, connected, exact, fill, sha
 from tests.sockmap.pods import Pod
 
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: memory")]
@@ -41,7 +41,9 @@ def plain_window(app: Pod, db: Pod) -> int:
 
 
 @pytest.mark.parametrize("limit_bytes", [MIB, 16 * MIB])
-def test_one_direction_queues_its_limit_and_a_tcp_window(programs: Live, app: Pod, db: Pod, limit_bytes: int) -> None:
+def test_one_direction_queues_its_limit_and_a_tcp_window(
+    programs: Attached, app: Pod, db: Pod, limit_bytes: int
+) -> None:
     window = plain_window(app, db)
     for pod in (app, db):
         programs.add_pod(pod.cookie, [pod.ipv4], limit_bytes=limit_bytes)
@@ -53,7 +55,7 @@ def test_one_direction_queues_its_limit_and_a_tcp_window(programs: Live, app: Po
         assert sha(exact(ends.server, len(sent))) == sha(sent)
 
 
-def test_stopped_readers_hold_the_nodes_limit_and_a_window_each(programs: Live, app: Pod, db: Pod) -> None:
+def test_stopped_readers_hold_the_nodes_limit_and_a_window_each(programs: Attached, app: Pod, db: Pod) -> None:
     window = plain_window(app, db)
     for pod in (app, db):
         programs.add_pod(pod.cookie, [pod.ipv4], limit_bytes=64 * MIB)

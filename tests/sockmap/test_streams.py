@@ -15,8 +15,19 @@ import time
 
 import pytest
 
-from tests.sockmap.ends import LINGER_0, Ends, connected, echo_once, exact, fill, listen, reading, sha, to_the_end
-from tests.sockmap.live import Live
+from tests.sockmap.attached import Attached
+from tests.sockmap.connections import (
+    LINGER_0,
+    Ends,
+    connected,
+    echo_once,
+    exact,
+    fill,
+    listen,
+    reading,
+    sha,
+    to_the_end,
+)
 from tests.sockmap.pods import Pod
 from tests.sockmap.probe import readable_bytes
 
@@ -25,11 +36,11 @@ pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: every 
 HALF_MIB = 1 << 19
 
 
-def redirected(programs: Live, *pods: Pod) -> int:
+def redirected(programs: Attached, *pods: Pod) -> int:
     return programs.counters(*{pod.cookie for pod in pods})["redirected_bytes"]
 
 
-def test_a_server_may_speak_first(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_a_server_may_speak_first(accelerated: Attached, app: Pod, db: Pod) -> None:
     with connected(app, db, db.ipv4) as ends:
         ends.server.sendall(b"220 ready")
         assert exact(ends.client, 9) == b"220 ready"
@@ -37,7 +48,7 @@ def test_a_server_may_speak_first(accelerated: Live, app: Pod, db: Pod) -> None:
     assert redirected(accelerated, app, db) == 2009
 
 
-def test_what_is_readable_is_counted_right_whichever_way_it_came(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_what_is_readable_is_counted_right_whichever_way_it_came(accelerated: Attached, app: Pod, db: Pod) -> None:
     with connected(app, db, db.ipv4) as ends:
         ends.client.sendall(bytes(700))
         assert readable_bytes(ends.server) == 700
@@ -51,7 +62,7 @@ def test_what_is_readable_is_counted_right_whichever_way_it_came(accelerated: Li
         assert readable_bytes(ends.server) == 0
 
 
-def test_a_deferred_accept_begins_by_tcp_and_comes_back(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_a_deferred_accept_begins_by_tcp_and_comes_back(accelerated: Attached, app: Pod, db: Pod) -> None:
     """The server's socket exists only when data has come: that went by TCP, and once it is read the rest does not."""
     listener = listen(db, db.ipv4, lambda made: made.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5))
     with listener, app.inside(socket.create_connection, listener.getsockname()) as client:
@@ -64,7 +75,7 @@ def test_a_deferred_accept_begins_by_tcp_and_comes_back(accelerated: Live, app: 
     assert (found["passed_bytes"], found["fallback_conns"], found["redirected_bytes"]) == (5, 1, 2000)
 
 
-def test_fast_open_stays_plain(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_fast_open_stays_plain(accelerated: Attached, app: Pod, db: Pod) -> None:
     for pod in (app, db):
         subprocess.run(["nsenter", f"--net={pod.path}", "sysctl", "-qw", "net.ipv4.tcp_fastopen=3"], check=True)
     with listen(db, db.ipv4, lambda made: made.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)) as listener:
@@ -84,7 +95,9 @@ def send_both(sender: socket.socket, first: bytes, second: bytes) -> None:
     sender.sendall(second)
 
 
-def test_what_waits_for_the_connection_to_be_established_keeps_its_order(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_what_waits_for_the_connection_to_be_established_keeps_its_order(
+    accelerated: Attached, app: Pod, db: Pod
+) -> None:
     """A send() that began before the socket entered the map goes on by TCP, while later ones see the map."""
     first, second = os.urandom(3 << 20), os.urandom(1 << 20)
     for _ in range(10):
@@ -102,7 +115,7 @@ def test_what_waits_for_the_connection_to_be_established_keeps_its_order(acceler
 
 
 @pytest.mark.parametrize("size", [1, 1000, HALF_MIB])
-def test_an_answer_after_a_half_close_arrives_whole(accelerated: Live, app: Pod, db: Pod, size: int) -> None:
+def test_an_answer_after_a_half_close_arrives_whole(accelerated: Attached, app: Pod, db: Pod, size: int) -> None:
     request, answer = os.urandom(size), os.urandom(size)
     with connected(app, db, db.ipv4) as ends:
         ends.client.sendall(request)
@@ -115,7 +128,7 @@ def test_an_answer_after_a_half_close_arrives_whole(accelerated: Live, app: Pod,
     assert redirected(accelerated, app, db) == 2 * size
 
 
-def test_unread_bytes_survive_the_senders_close(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_unread_bytes_survive_the_senders_close(accelerated: Attached, app: Pod, db: Pod) -> None:
     """Also when the reader's own late bytes are answered by a reset."""
     content = os.urandom(HALF_MIB)
     with connected(app, db, db.ipv4) as ends:
@@ -127,7 +140,7 @@ def test_unread_bytes_survive_the_senders_close(accelerated: Live, app: Pod, db:
         assert to_the_end(ends.client) == (content, None)
 
 
-def test_a_reset_ends_the_other_side_at_once(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_a_reset_ends_the_other_side_at_once(accelerated: Attached, app: Pod, db: Pod) -> None:
     with connected(app, db, db.ipv4) as ends:
         echo_once(ends)
         ends.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
@@ -137,7 +150,7 @@ def test_a_reset_ends_the_other_side_at_once(accelerated: Live, app: Pod, db: Po
         assert time.monotonic() - start < 1
 
 
-def test_a_reset_that_got_lost_is_found_out(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_a_reset_that_got_lost_is_found_out(accelerated: Attached, app: Pod, db: Pod) -> None:
     """A locked socket with a long queue drops it; here a filter does, for a moment."""
     rules = "add table inet t; add chain inet t in { type filter hook input priority 0; }; "
     rules += "add rule inet t in tcp flags rst drop"
@@ -152,7 +165,7 @@ def test_a_reset_that_got_lost_is_found_out(accelerated: Live, app: Pod, db: Pod
         assert to_the_end(ends.client) == (b"", ConnectionResetError)
 
 
-def test_settings_of_its_own_for_probes_are_left_alone(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_settings_of_its_own_for_probes_are_left_alone(accelerated: Attached, app: Pod, db: Pod) -> None:
     def probes(made: socket.socket) -> None:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
@@ -161,7 +174,7 @@ def test_settings_of_its_own_for_probes_are_left_alone(accelerated: Live, app: P
         assert ends.server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
 
 
-def test_a_reader_told_once_is_told_each_time(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_a_reader_told_once_is_told_each_time(accelerated: Attached, app: Pod, db: Pod) -> None:
     with connected(app, db, db.ipv4) as ends, select.epoll() as watcher:
         ends.server.setblocking(False)
         watcher.register(ends.server, select.EPOLLIN | select.EPOLLET)
@@ -185,7 +198,7 @@ def dissolve(connection: socket.socket) -> None:
     assert ctypes.CDLL(None, use_errno=True).connect(connection.fileno(), unspecified, len(unspecified)) == 0
 
 
-def test_a_socket_that_is_connected_again_reads_nothing_of_before(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_a_socket_that_is_connected_again_reads_nothing_of_before(accelerated: Attached, app: Pod, db: Pod) -> None:
     with connected(app, db, db.ipv4) as ends, listen(db, db.ipv4) as another:
         echo_once(ends)
         ends.server.sendall(b"unread")
@@ -198,7 +211,7 @@ def test_a_socket_that_is_connected_again_reads_nothing_of_before(accelerated: L
             assert redirected(accelerated, app, db) == before + 2000
 
 
-def test_zero_copy_that_is_asked_for_later_goes_by_tcp(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_zero_copy_that_is_asked_for_later_goes_by_tcp(accelerated: Attached, app: Pod, db: Pod) -> None:
     with connected(app, db, db.ipv4) as ends:
         echo_once(ends)
         before = redirected(accelerated, app, db)
@@ -208,7 +221,7 @@ def test_zero_copy_that_is_asked_for_later_goes_by_tcp(accelerated: Live, app: P
         assert redirected(accelerated, app, db) == before
 
 
-def test_a_full_queue_turns_to_tcp_and_back(accelerated: Live, app: Pod, db: Pod) -> None:
+def test_a_full_queue_turns_to_tcp_and_back(accelerated: Attached, app: Pod, db: Pod) -> None:
     for pod in (app, db):
         accelerated.add_pod(pod.cookie, [pod.ipv4], limit_bytes=200_000)
     with connected(app, db, db.ipv4) as ends:
@@ -224,7 +237,9 @@ def test_a_full_queue_turns_to_tcp_and_back(accelerated: Live, app: Pod, db: Pod
 
 
 @pytest.mark.parametrize("victim", ["sender", "reader"])
-def test_a_process_killed_in_the_middle_ends_its_connection(accelerated: Live, app: Pod, db: Pod, victim: str) -> None:
+def test_a_process_killed_in_the_middle_ends_its_connection(
+    accelerated: Attached, app: Pod, db: Pod, victim: str
+) -> None:
     block = os.urandom(1 << 16)
     with connected(app, db, db.ipv4) as ends:
         mine, others = (ends.client, ends.server) if victim == "sender" else (ends.server, ends.client)

@@ -12,8 +12,8 @@ from bpf import bpffs, sockets
 from cni import files
 from cni.errors import CniError
 from tests.lab.node import Node
-from tests.sockmap import life
-from tests.sockmap.live import CHECKOUT
+from tests.sockmap import pinned
+from tests.sockmap.attached import CHECKOUT
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def node() -> Iterator[Node]:
 
 
 @pytest.mark.needs("sockmap")
-@pytest.mark.parametrize("scenario", [found.__name__ for found in life.SCENARIOS])
+@pytest.mark.parametrize("scenario", [found.__name__ for found in pinned.SCENARIOS])
 def test_the_pinned_programs(node: Node, scenario: str) -> None:
     """The scenario says it; its failure is in the message."""
-    node.run([sys.executable, "-m", "tests.sockmap.life", scenario], env={"PYTHONPATH": str(CHECKOUT)})
+    node.run([sys.executable, "-m", "tests.sockmap.pinned", scenario], env={"PYTHONPATH": str(CHECKOUT)})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs of bypath-sockmap on every socket of the machine, for as long as a `Live` is open; nothing is pinned.
+"""The programs of bypath-sockmap on every socket of the machine while an `Attached` is open; nothing is pinned.
 
 Only network namespaces that a test names in `pods` are touched. Whatever way the test process ends, its descriptors go
 and the programs with them.
@@ -38,7 +38,7 @@ def address_key(text: str) -> bytes:
     return packed if len(packed) == 16 else V4_MAPPED + packed
 
 
-class Live:
+class Attached:
     """An object's three programs, attached, and its maps."""
 
     def __init__(self, path: pathlib.Path = OBJECT) -> None:
@@ -116,8 +116,8 @@ class Live:
 
 
 @contextmanager
-def live(path: pathlib.Path = OBJECT) -> Iterator[Live]:
-    made = Live(path)
+def attach(path: pathlib.Path = OBJECT) -> Iterator[Attached]:
+    made = Attached(path)
     try:
         yield made
     finally:

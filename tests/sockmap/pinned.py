@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pinned programs' life, run as a program inside a node of the laboratory, whose bpffs it has for itself.
 
-python -m tests.sockmap.life SCENARIO     ends with status 0 when all was as it should be
+python -m tests.sockmap.pinned SCENARIO     ends with status 0 when all was as it should be
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bpf import bpffs, command, loader, pins
 from bpf.loader import Object
 from bpf.sockets import SocketPrograms
 from tests.progs.run import Table
-from tests.sockmap.live import OBJECT as BUILT
-from tests.sockmap.live import SIDECAR, netns_cookie
+from tests.sockmap.attached import OBJECT as BUILT
+from tests.sockmap.attached import SIDECAR, netns_cookie
 
 PLUGIN = "sockmap"
 MAPS = ("pods", "pod_ips", "node", "counters", "socks", "hints", "half", "state")
