@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from sockmap import layout
 from sockmap.layout import POD, SIDECAR
 
-from tests.lab.executable import Cni, CniFailure
+from tests.lab.executable import REPO, Cni, CniFailure
 from tests.plugins.rooms import Room
 from tests.plugins.sockmap_lab import EXECUTABLE, PINS, WITHOUT_CGROUP2, Pod, annotated, dump, links
 
@@ -194,6 +195,27 @@ def test_a_pod_with_a_bandwidth_limit_has_no_scope_pod_and_is_told(pod: Pod) -> 
     )
     policy = pod.policy()
     assert policy and policy["flags"] == SIDECAR
+
+
+LIMITED = """
+from bpf import records
+from bpf.records import Record
+from cni.identity import Attachment
+attachment = Attachment("pods", "p1", "eth0")
+records.open_or_create("bandwidth-edt").claim(attachment, Record(container_id="p1", ifname="eth0"))
+"""
+
+
+def test_a_limit_that_stands_in_the_conflist_is_known_by_its_record(pod: Pod) -> None:
+    """The record alone: there is no fq on each kernel that has a fit sockmap."""
+    pod.node.run([sys.executable, "-c", LIMITED], env={"PYTHONPATH": str(REPO)})
+    done = pod.run("ADD")
+    assert "scope pod is off for this pod: it has a bandwidth limit" in done.stderr
+    policy = pod.policy()
+    assert policy and policy["flags"] == SIDECAR
+    pod.check()
+    pod.node.run("rm -r /sys/fs/bpf/bypath/bandwidth-edt")
+    assert "the policy in force is not the configured one" in pod.fault()
 
 
 def test_check_names_what_became_of_a_policy(pod: Pod) -> None:

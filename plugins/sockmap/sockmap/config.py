@@ -63,7 +63,12 @@ class Config:
         self.uids = _limited("excludeUIDs", [*_uids(raw, "excludeUIDs"), *pod.uids], layout.EXCLUDE_UIDS)
         self.warnings: list[str] = []
         self.scopes = 0 if self.is_off else self._granted(pod, allowed, allowed if mode == "all" else 0)
-        if self.scopes & layout.POD and _has_bandwidth_limit(conf.runtime_config):
+        if _has_bandwidth_limit(conf.runtime_config):
+            self.refuse_scope_pod()
+
+    def refuse_scope_pod(self) -> None:
+        """Of a pod that has a bandwidth limit."""
+        if self.scopes & layout.POD:
             self.scopes &= ~layout.POD
             self.warnings.append(
                 "scope pod is off for this pod: it has a bandwidth limit, which would not see the bytes"

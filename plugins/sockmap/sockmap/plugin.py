@@ -12,7 +12,7 @@ from cni import log, result
 from cni.errors import CHECK_FAILED, CniError
 from cni.identity import Attachment, fnv1a_64
 from cni.undo import Attempts
-from sockmap import config
+from sockmap import config, layout
 from sockmap.config import Config
 from sockmap.layout import PLUGIN
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from cni.netconf import NetConf
     from cni.request import Request
     from cni.result import Result
+
+_BANDWIDTH = "bandwidth-edt"
+"""Whose record of an attachment says that its packets are limited."""
 
 
 class Sockmap:
@@ -37,6 +40,7 @@ class Sockmap:
         """A second ADD of a pod changes its policy; without any scope it takes it away."""
         previous = result.required_prev(conf)
         attachment = Attachment.of(request, conf.name)
+        self._mind_limits(attachment)
         for warning in self._config.warnings:
             log.warn(f"{attachment.alias}: {warning}")
         if not self._config.scopes:
@@ -57,13 +61,15 @@ class Sockmap:
 
     def check(self, request: Request, conf: NetConf, pod: NetNs) -> None:
         previous = result.required_prev(conf)
+        attachment = Attachment.of(request, conf.name)
+        self._mind_limits(attachment)
         if not self._config.scopes:
             return
         from sockmap import policy
 
         if policy.is_refused_by_kernel():
             return
-        faults = policy.faults(request, Attachment.of(request, conf.name), pod, previous, self._config)
+        faults = policy.faults(request, attachment, pod, previous, self._config)
         if faults:
             raise CniError(CHECK_FAILED, f"{request.ifname}: " + ", ".join(faults))
 
@@ -73,6 +79,11 @@ class Sockmap:
             from sockmap import policy
 
             policy.require_suitable_kernel()
+
+    def _mind_limits(self, attachment: Attachment) -> None:
+        """Also of a limit that the conflist has for all pods: its plugin comes first in the chain."""
+        if self._config.scopes & layout.POD and records.find(_BANDWIDTH, attachment)[1]:
+            self._config.refuse_scope_pod()
 
     def gc(self, request: Request, conf: NetConf) -> None:
         owned = records.open_if_any(PLUGIN)
