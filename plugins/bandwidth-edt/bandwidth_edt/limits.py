@@ -54,19 +54,22 @@ def change(owned: Records, network_key: int, key: int, limits: dict[int, Limit |
     egress_places  where the egress limit is kept from now on; 0: where it was, at the pod when there was none
     """
     with bpffs.Lock(PLUGIN), Undo() as undo:
+        buckets = Buckets(PLUGIN)
         record = owned.by_key(key, network_key)
+        if record and not buckets.is_of(record.number, key):
+            record = None  # Of an ADD that was killed, see _known().
         pod = netns.reopen(record.netns_path, record.netns_inode) if record else None
         found = link.find_by_index(pod.rtnetlink(), record.pod_ifindex) if record and pod else None
         if not (record and pod and found):
             raise CniError(UNKNOWN_CONTAINER, "the pod is gone, or its interface; its DEL or the next GC forgets it")
-        buckets = Buckets(PLUGIN)
         wanted = {direction: kept for direction in DIRECTIONS if (kept := buckets.get(record.number, direction))}
+        places = egress_places or (wanted[EGRESS].places if EGRESS in wanted else layout.AT_POD)
         if EGRESS in wanted:
-            wanted[EGRESS].places = egress_places = egress_places or wanted[EGRESS].places
+            wanted[EGRESS].places = places
         for direction, limit in limits.items():
             wanted.pop(direction, None)
             if limit:
-                wanted[direction] = _setting_of(direction, limit, egress_places or layout.AT_POD, found)
+                wanted[direction] = _setting_of(direction, limit, places, found)
         if egress_places and EGRESS not in wanted:
             raise CniError(INVALID_CONFIG, "enforce: the pod has no egress limit; set one as well")
         undo.callback(ifb.settle, owned)
