@@ -37,7 +37,7 @@ RESTORED = {
     "bfifo": (ONE_QUEUE, ["root handle 3: bfifo limit 9000"]),
     "pfifo_head_drop": (ONE_QUEUE, ["root handle 3: pfifo_head_drop limit 9"]),
     "codel": (ONE_QUEUE, ["root handle 4: codel target 7ms interval 70ms ecn"]),
-    "sfq": (ONE_QUEUE, ["root handle 4: sfq perturb 10 limit 200 depth 50 headdrop redflowlimit 90000 min 8000 max 60000"]),
+    "sfq": (ONE_QUEUE, ["root handle 4: sfq perturb 10 limit 200 depth 50 headdrop"]),
     "cake": (ONE_QUEUE, ["root handle 4: cake bandwidth 100mbit besteffort triple-isolate overhead 18 rtt 50ms"]),
     "cake without a rate": (VETH, ["root handle 4: cake unlimited diffserv4 ack-filter"]),
     "one fq_codel for four queues": (FOUR_QUEUES, ["root handle 3: fq_codel limit 99"]),
