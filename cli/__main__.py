@@ -10,9 +10,12 @@ from cli.bandwidth import bandwidth
 from cni.errors import CniError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    help="The state of this node's pods, and what an operator may change of it.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def main() -> None:
-    """bypath: the state of this node's pods, and what an operator may change of it."""
+    pass
 
 
 main.add_command(bandwidth)

@@ -139,9 +139,19 @@ def _shown(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@click.group()
+# Help stands in arguments: the build leaves docstrings out.
+_CHANGE_HELP = """Other limits for POD, which has some: in force from its next packet on.
+
+A direction that is not named keeps its limit, and every bucket its clock and counters. The next ADD of this pod by its
+runtime puts its own limits in force again, and until then CHECK says that they are not."""
+_RELEASE_HELP = """Give the NICs' qdiscs back that no pod needs any more, now instead of later: before an uninstall.
+
+What pods with limits at the NIC still need stays, and is counted."""
+
+
+@click.group(help="Bandwidth limits of this node's pods.")
 def bandwidth() -> None:
-    """Bandwidth limits of this node's pods."""
+    pass
 
 
 _pod = click.argument("pod")
@@ -149,25 +159,23 @@ _interface = click.option("--interface", metavar="NAME", help="Of a pod with lim
 _as_json = click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
 
 
-@bandwidth.command("list")
+@bandwidth.command("list", help="All pods that have limits.")
 @_as_json
 def list_pods(as_json: bool) -> None:
-    """All pods that have limits."""
     pods = _all()
     click.echo(json.dumps([pod.facts() for pod in pods], indent=2) if as_json else _listing(pods))
 
 
-@bandwidth.command()
+@bandwidth.command(help="One POD, by its container id or the beginning of it: its limits, and what its packets met.")
 @_pod
 @_interface
 @_as_json
 def show(pod: str, interface: str | None, as_json: bool) -> None:
-    """Limits of one POD, its container id or the beginning of it, and what became of its packets."""
     facts = _one(pod, interface).facts()
     click.echo(json.dumps(facts, indent=2) if as_json else _shown(facts))
 
 
-@bandwidth.command("set")
+@bandwidth.command("set", help=_CHANGE_HELP)
 @_pod
 @_interface
 @click.option("--egress", type=Bits(or_none=True), help="Bits per second out of the pod, or none.")
@@ -184,11 +192,6 @@ def change(
     ingress_burst: int | None,
     enforce: str | None,
 ) -> None:
-    """Other limits for POD, which has some: in force from its next packet on.
-
-    A direction that is not named keeps its limit, and every bucket its clock and counters. The next ADD of this pod by
-    its runtime puts its own limits in force again, and until then CHECK says that they are not.
-    """
     wanted = {}
     for name, rate, burst in (("egress", egress, egress_burst), ("ingress", ingress, ingress_burst)):
         if burst is not None and not rate:
@@ -202,12 +205,8 @@ def change(
     click.echo(_listing([found]))
 
 
-@bandwidth.command()
+@bandwidth.command(help=_RELEASE_HELP)
 def release() -> None:
-    """Give the NICs' qdiscs back that no pod needs any more, now instead of later: before an uninstall.
-
-    What pods with limits at the NIC still need stays, and is named.
-    """
     if saved.indexes():
         limits.settle_nics(at_once=True)
     left = saved.indexes()

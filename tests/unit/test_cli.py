@@ -64,6 +64,9 @@ def test_a_node_without_limits_has_none_to_show_or_change() -> None:
         assert bypath("bandwidth", "release").stdout.startswith("Nothing of bypath-bandwidth-edt is on a NIC")
         assert bypath("bandwith").returncode == 2
         assert "Bandwidth limits of this node's pods." in bypath("--help").stdout
+        told = bypath("bandwidth", "--help").stdout
+        assert all(f"  {command}  " in told for command in ("list", "show", "set", "release")), told
+        assert "in force from its next packet on" in bypath("bandwidth", "set", "--help").stdout
 
 
 def test_who_is_not_root_is_told_so() -> None:
