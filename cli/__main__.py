@@ -28,9 +28,9 @@ def run() -> None:
     except CniError as error:
         reason = error.msg
     except PermissionError as error:
-        reason = f"{error.strerror or error}: bypath reads and writes BPF maps; run it as root" if os.geteuid() else ""
-        if not reason:
+        if not os.geteuid():
             raise
+        reason = f"{error.strerror}: bypath reads and writes BPF maps; run it as root"
     click.echo(f"bypath: {reason}", err=True)
     sys.exit(1)
 

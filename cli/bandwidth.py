@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import Any, NamedTuple
 
 import click
@@ -66,7 +68,14 @@ class Limited(NamedTuple):
         }
 
 
+def _require_root() -> None:
+    """Without it pins look as if they were not there."""
+    if os.geteuid():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def _all() -> list[Limited]:
+    _require_root()
     owned = records.open_if_any(PLUGIN)
     if owned is None:
         return []
@@ -207,6 +216,7 @@ def change(
 
 @bandwidth.command(help=_RELEASE_HELP)
 def release() -> None:
+    _require_root()
     if saved.indexes():
         limits.settle_nics(at_once=True)
     left = saved.indexes()

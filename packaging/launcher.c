@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The program behind `bypath` and every bypath-* executable: an interpreter that starts in a fraction of the usual time.
+ * The program behind `bypath` and every bypath-* executable: an interpreter that starts in a fraction of the usual
+ * time.
  *
  * A runtime starts a plugin for every pod and waits for it, so the start is what the plugin costs. What is saved here,
  * with the share of each, is in packaging/README.md:
