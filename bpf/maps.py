@@ -55,6 +55,12 @@ class Map:
             if value is not None:
                 yield key, value
 
+    def every_value(self) -> list[bytes]:
+        """Of an array, in order."""
+        size, count = self.value_bytes, command.map_sizes(self.descriptor)[2]
+        raw = command.values(self.descriptor, self.key_bytes, size, count)
+        return [raw[at : at + size] for at in range(0, len(raw), size)]
+
     def is_empty(self) -> bool:
         return command.is_empty(self.descriptor, self.key_bytes)
 

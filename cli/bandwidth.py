@@ -224,4 +224,4 @@ def release() -> None:
         click.echo("Nothing of bypath-bandwidth-edt is on a NIC of this node.")
         return
     needed_by = len(Buckets(PLUGIN).users(layout.AT_NIC))
-    click.echo(f"{len(left)} NICs keep their qdiscs from bypath: {needed_by} pods have limits there.")
+    click.echo(f"NICs that keep fq from bypath: {len(left)}; pods that have a limit there: {needed_by}.")

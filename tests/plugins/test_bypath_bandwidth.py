@@ -144,7 +144,7 @@ def test_a_limit_moves_to_the_nic_and_the_nic_is_given_back_at_once() -> None:
         bypath(nic.node, "set", pod.name, "--enforce", "nic")
         pod.check("nic")
         assert nic.is_ours() and nic.programs() == ["edt_nic_out"]
-        assert "1 pods have limits there" in bypath(nic.node, "release").stdout
+        assert "pods that have a limit there: 1." in bypath(nic.node, "release").stdout
         assert nic.is_ours()
         bypath(nic.node, "set", pod.name, "--enforce", "pod")
         pod.check("pod")

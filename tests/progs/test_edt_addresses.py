@@ -115,14 +115,30 @@ def test_a_slot_that_contradicts_the_hash_is_seen_and_mended_by_leading_anew(
     assert _found(edt, address) is None
 
 
-def test_an_upgrade_fills_the_slots_of_pods_that_are_there(edt: EdtBench, addresses: Addresses) -> None:
+def test_slots_are_settled_by_what_the_hash_has(edt: EdtBench, addresses: Addresses) -> None:
+    """At an upgrade, from a build that knows of no slots and has added and removed addresses; and by every GC."""
     led = {address: IDS[at % len(IDS)] for at, address in enumerate(_crowd())}
     for address, number in led.items():
         edt.tables["ip2id"][layout.pack_addr(address.packed)] = layout.U32.pack(number)
     assert {_found(edt, address) for address in led} == {None}
     for _ in "once", "again":
-        addresses.fill_slots()
+        addresses.settle_slots()
         assert {address: _found(edt, address) for address in led} == led
+    chance = random.Random(3)
+    while led:
+        gone = chance.sample(list(led), min(2, len(led)))
+        for address in gone:
+            del edt.tables["ip2id"][layout.pack_addr(address.packed)]
+            del led[address]
+        addresses.settle_slots()
+        assert {address: _found(edt, address) for address in _crowd()} == {each: led.get(each) for each in _crowd()}
+        for each in (each for each in led if _is_alone(each, list(led))):
+            assert edt.tables["edt_slots"][_slot(each)] == layout.SLOT.pack(layout.pack_addr(each.packed), led[each])
+    assert not any(edt.tables["edt_slots"][_slot(address)].strip(b"\0") for address in _crowd())
+
+
+def _is_alone(address: Address, others: list[Address]) -> bool:
+    return [_slot(other) for other in others].count(_slot(address)) == 1
 
 
 def test_the_addresses_of_a_node_have_slots_of_their_own() -> None:

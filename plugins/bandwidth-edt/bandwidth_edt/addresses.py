@@ -2,11 +2,12 @@
 """Which address leads to which id.
 
 `ip2id` has all of them. The programs first look at the address's slot in `edt_slots`: when nobody is there, or another
-address alone, that is their answer, without a hash. A slot that two addresses have shared sends them to `ip2id` from
-then on: a node's pods have the same few addresses again and again, and the hash does not cost much.
+address alone, that is their answer, without a hash. A slot that two addresses have shared sends them to `ip2id`, until
+the next GC.
 
 All of this is written under the plugin's lock, while packets read it. An address is in `ip2id` before it has its slot,
-and for as long, so that no slot hides one; and where an address stays in a slot whose id changes, it is not touched.
+and for as long, so that no slot hides one. No packet can read an address with another's id: one that stays is not
+touched, and one comes into a slot that is empty or says SEVERAL.
 """
 
 from __future__ import annotations
@@ -49,10 +50,21 @@ class Addresses:
             if number not in numbers:
                 self._forget(addr, number)
 
-    def fill_slots(self) -> None:
-        """After an upgrade from a build whose programs had none."""
+    def settle_slots(self) -> None:
+        """For an upgrade and for GC: every slot as `ip2id` says, which a build that knows of no slots may have changed."""
+        wanted: dict[bytes, bytes] = {}
         for addr, value in list(self._ip2id.items()):
-            self._fill_slot(addr, layout.U32.unpack(value)[0])
+            key = layout.slot_of(addr)
+            wanted[key] = layout.SLOT.pack(addr, layout.SEVERAL if key in wanted else layout.U32.unpack(value)[0])
+        for place, before in enumerate(self._slots.every_value()):
+            key = layout.U32.pack(place)
+            after = wanted.get(key, _EMPTY)
+            if before == after:
+                continue
+            if before != _EMPTY:
+                for addr, _ in map(layout.SLOT.unpack, (before, after)):
+                    self._slots.put(key, layout.SLOT.pack(addr, layout.SEVERAL))
+            self._slots.put(key, after)
 
     def _fill_slot(self, addr: bytes, number: int) -> None:
         there, found = self._slot(addr)

@@ -136,6 +136,7 @@ class Buckets:
     def keep_only(self, numbers: set[int]) -> None:
         """Remove the buckets of all other ids, and the addresses that lead to them."""
         self.addresses.keep_only(numbers)
+        self.addresses.settle_slots()
         for key in self._ids.every_key():
             number = layout.U32.unpack(key)[0]
             if number not in numbers:

@@ -214,7 +214,7 @@ def _record_of(request: Request, pod: NetNs, found: link.Link, addresses: list[b
 def _renew_pods() -> None:
     """An upgrade: pods that are there get the new programs too. loader.ensure() holds the lock."""
     buckets, owned = Buckets(PLUGIN), records.open_or_create(PLUGIN)
-    buckets.addresses.fill_slots()
+    buckets.addresses.settle_slots()
     for _, key, record in owned.items():
         Pod(buckets, key, record, netns.reopen(record.netns_path, record.netns_inode)).renew()
     nic.renew(Socket(), buckets)
