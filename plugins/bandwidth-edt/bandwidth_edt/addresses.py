@@ -51,7 +51,7 @@ class Addresses:
                 self._forget(addr, number)
 
     def settle_slots(self) -> None:
-        """For an upgrade and for GC: every slot as `ip2id` says, which a build that knows of no slots may have changed."""
+        """For an upgrade and for GC: every slot as `ip2id` says, whatever a build without slots did to that."""
         wanted: dict[bytes, bytes] = {}
         for addr, value in list(self._ip2id.items()):
             key = layout.slot_of(addr)
