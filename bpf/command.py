@@ -24,6 +24,7 @@ _PROG_FD_BY_ID, _OBJ_INFO, _PROG_QUERY, _MAP_LOOKUP_BATCH = 13, 15, 16, 24
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 
 MAP_TYPE_HASH = 1
+_BATCH = 256
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
 F_NO_PREALLOC = 1
 F_BEFORE, F_AFTER, F_ID = 1 << 3, 1 << 4, 1 << 5
@@ -133,13 +134,32 @@ def keys(descriptor: int, key_bytes: int) -> Iterator[bytes]:
         start = previous.address
 
 
-def values(descriptor: int, key_bytes: int, value_bytes: int, count: int) -> bytes:
-    """The first so many values of an array, one behind the other, by one call."""
-    place, found = Buffer(key_bytes), Buffer(value_bytes * count)
-    all_keys = Buffer(key_bytes * count)
-    addresses = (0, place.address, all_keys.address, found.address)
-    _bpf(_MAP_LOOKUP_BATCH, pack("=QQQQIIQQ", *addresses, count, descriptor, 0, 0))
-    return bytes(found.data)
+def items(descriptor: int, key_bytes: int, value_bytes: int) -> Iterator[tuple[bytes, bytes]]:
+    """(key, value) of every element of a hash or an array, a call for many of them. Those that come or go meanwhile may
+    be there or not, and no other is left out or comes twice."""
+    place, start, room = Buffer(max(4, key_bytes)), 0, _BATCH
+    while True:
+        found_keys, found_values = Buffer(key_bytes * room), Buffer(value_bytes * room)
+        addresses = (start, place.address, found_keys.address, found_values.address)
+        request = Buffer(pack("=QQQQIIQQ", *addresses, room, descriptor, 0, 0))
+        fault = 0
+        try:
+            syscall.call("bpf", _MAP_LOOKUP_BATCH, request.address, len(request.data))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOSPC):
+                raise
+            fault = error.errno
+        count = unpack_from("=I", request.data, 32)[0]
+        if fault == errno.ENOSPC and not count:
+            # A bucket of the hash with more elements than there is room for.
+            room *= 2
+            continue
+        for at in range(count):
+            key = found_keys.data[at * key_bytes : (at + 1) * key_bytes]
+            yield bytes(key), bytes(found_values.data[at * value_bytes : (at + 1) * value_bytes])
+        if fault == errno.ENOENT:
+            return
+        start = place.address
 
 
 def is_empty(descriptor: int, key_bytes: int) -> bool:

@@ -50,16 +50,8 @@ class Map:
         return list(command.keys(self.descriptor, self.key_bytes))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        for key in self.every_key():
-            value = self.get(key)
-            if value is not None:
-                yield key, value
-
-    def every_value(self) -> list[bytes]:
-        """Of an array, in order."""
-        size, count = self.value_bytes, command.map_sizes(self.descriptor)[2]
-        raw = command.values(self.descriptor, self.key_bytes, size, count)
-        return [raw[at : at + size] for at in range(0, len(raw), size)]
+        """Of a hash or an array. Collect them before changing the map."""
+        return command.items(self.descriptor, self.key_bytes, self.value_bytes)
 
     def is_empty(self) -> bool:
         return command.is_empty(self.descriptor, self.key_bytes)
@@ -78,6 +70,10 @@ class PerCpuMap(Map):
     def get(self, key: bytes) -> bytes | None:
         """All values, each in `stride_bytes`."""
         return command.lookup(self.descriptor, key, self.stride_bytes * self.cpus)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Each with all values, as `get`."""
+        return command.items(self.descriptor, self.key_bytes, self.stride_bytes * self.cpus)
 
     def put(self, key: bytes, value: bytes, flags: int = command.BPF_ANY) -> None:
         """The same value for every CPU."""

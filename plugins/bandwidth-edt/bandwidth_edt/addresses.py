@@ -56,8 +56,7 @@ class Addresses:
         for addr, value in list(self._ip2id.items()):
             key = layout.slot_of(addr)
             wanted[key] = layout.SLOT.pack(addr, layout.SEVERAL if key in wanted else layout.U32.unpack(value)[0])
-        for place, before in enumerate(self._slots.every_value()):
-            key = layout.U32.pack(place)
+        for key, before in list(self._slots.items()):
             after = wanted.get(key, _EMPTY)
             if before == after:
                 continue
