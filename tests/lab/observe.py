@@ -9,11 +9,15 @@ Pinned programs and node-level maps stay until uninstall, so they are not told.
 from __future__ import annotations
 
 import json
+import os
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bpf import command
 from tests.lab import hooks
 
 PINS = Path("/sys/fs/bpf/bypath")
@@ -23,6 +27,8 @@ PER_POD_MAPS = frozenset(
     )
 )  # fmt: skip
 """Pinned maps in which any entry at all needs a living pod."""
+SLOT, SEVERAL = struct.Struct("=16sI"), 0xFFFFFFFF
+"""struct edt_slot."""
 OF_THE_BOOT = frozenset(("sockmap-selftest",))
 """Files under /run/bypath that tell of the kernel, not of a pod."""
 
@@ -92,8 +98,29 @@ def pins() -> Iterator[str]:
         if "links" in path.parts:
             yield f"pinned link {path}"
         elif path.name in PER_POD_MAPS:
-            for entry in listing("bpftool", "-j", "map", "dump", "pinned", str(path)):
-                yield f"entry {''.join(byte[2:] for byte in entry['key'])} in {path}"
+            with opened(path) as descriptor:
+                for key in command.keys(descriptor, command.map_sizes(descriptor)[0]):
+                    yield f"entry {key.hex()} in {path}"
+        elif path.name == "edt_slots":
+            yield from slots(path)
+
+
+def slots(path: Path) -> Iterator[str]:
+    """Those with one address. One that several have shared says so until the next GC."""
+    with opened(path) as descriptor:
+        for _, value in command.items(descriptor, 4, SLOT.size):
+            addr, number = SLOT.unpack(value)
+            if number not in (0, SEVERAL):
+                yield f"slot of {addr.hex()} in {path}"
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    descriptor = command.obj_get(str(path))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def leftovers() -> Iterator[str]:
