@@ -149,7 +149,8 @@ def test_a_failure_carries_the_cni_code(node: Node) -> None:
         (
             "mkdir -p /sys/fs/bpf/bypath/bandwidth-edt; bpftool map create /sys/fs/bpf/bypath/bandwidth-edt/edt_slots"
             " type array key 4 value 20 entries 4 name edt_slots; bpftool map update pinned"
-            " /sys/fs/bpf/bypath/bandwidth-edt/edt_slots key 2 0 0 0 value 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 7 0 0 0",
+            " /sys/fs/bpf/bypath/bandwidth-edt/edt_slots"
+            " key 2 0 0 0 value 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 7 0 0 0",
             "slot of 0102030405060708090a0b0c0d0e0f10 in /sys/fs/bpf/bypath/bandwidth-edt/edt_slots",
         ),
     ],
