@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from bandwidth_edt import layout
 
-from tests.lab.executable import Cni, CniFailure, Json
+from tests.lab.executable import Cni, Json
 from tests.lab.node import Node
 from tests.lab.residue import difference
+from tests.plugins.chained import Chained
 
 EXECUTABLE = "bypath-bandwidth-edt"
 PINS = "/sys/fs/bpf/bypath/bandwidth-edt"
 TEN, TWENTY = 10_000_000, 20_000_000
 
 
-class Pod:
+class Pod(Chained):
     """A veth pod of host-gw, and this plugin behind it."""
 
     def __init__(self, node: Node, name: str) -> None:
@@ -38,15 +38,6 @@ class Pod:
 
     def limit(self, **keys: Any) -> None:
         assert self.cni.add(self.conf(**keys), self.name, self.netns) == self.result
-
-    def check(self, **keys: Any) -> None:
-        self.cni.check(self.conf(**keys), self.name, self.netns)
-
-    def fault(self, **keys: Any) -> str:
-        with pytest.raises(CniFailure) as caught:
-            self.check(**keys)
-        assert caught.value.code == 103
-        return caught.value.msg
 
     def remove(self) -> None:
         self.cni.delete(self.conf(), self.name, self.netns)

@@ -9,13 +9,13 @@ from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
 from typing import Any
 
-import pytest
 from sockmap import layout
 from sockmap.config import ANNOTATIONS
 
-from tests.lab.executable import Cni, CniFailure, Json
+from tests.lab.executable import Cni, Json
 from tests.lab.node import Node
 from tests.plugins import sockmap_talk
+from tests.plugins.chained import Chained
 
 EXECUTABLE, HOST_GW = "bypath-sockmap", "bypath-host-gw"
 PINS = "/sys/fs/bpf/bypath/sockmap"
@@ -77,7 +77,7 @@ class Talk:
         assert self._client.wait(timeout=30) == 0
 
 
-class Pod:
+class Pod(Chained):
     """A veth pod of host-gw in the node's namespace `name`, and this plugin behind it."""
 
     def __init__(self, node: Node, name: str) -> None:
@@ -104,15 +104,6 @@ class Pod:
         script = f'{before}; for d do [ ! -x "$d/$0" ] || exec "$d/$0"; done; exit 127'
         argv = ["unshare", "-m", "sh", "-ec", script, EXECUTABLE, *self.cni.path]
         return self.node.run(argv, env=env, input=json.dumps(self.conf(**keys)), check=False)
-
-    def check(self, **keys: Any) -> None:
-        self.cni.check(self.conf(**keys), self.name, self.netns)
-
-    def fault(self, **keys: Any) -> str:
-        with pytest.raises(CniFailure) as caught:
-            self.check(**keys)
-        assert caught.value.code == 103
-        return caught.value.msg
 
     def delete(self) -> None:
         self.cni.delete(self.conf(), self.name, self.netns)

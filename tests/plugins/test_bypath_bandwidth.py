@@ -14,7 +14,7 @@ from bandwidth_edt import layout
 from tests.lab.executable import DIST
 from tests.lab.fabric import Fabric
 from tests.lab.node import Node
-from tests.plugins.bandwidth_lab import TEN, TWENTY, Pod, element, limited_pod
+from tests.plugins.bandwidth_lab import PINS, TEN, TWENTY, Pod, element, limited_pod
 from tests.plugins.nic_lab import ONE_QUEUE, TBF, NicNode
 
 pytestmark = [pytest.mark.needs("fq"), pytest.mark.feature("bypath bandwidth")]
@@ -132,6 +132,14 @@ def test_a_change_that_fails_leaves_the_limits_as_they_were(pod: Pod) -> None:
 def test_a_pod_that_is_gone_cannot_be_changed(pod: Pod) -> None:
     pod.limit(egressRate=TEN)
     pod.node.pod_run("pod1", "ip link del eth0")
+    assert "the pod is gone" in bypath(pod.node, "set", "pod1", "--egress=20M", status=1).stderr
+
+
+def test_half_an_add_has_no_limit_to_change(pod: Pod) -> None:
+    """It was killed when it had written its record, and had no bucket yet."""
+    pod.limit(egressRate=TEN)
+    number = " ".join(map(str, layout.U32.pack(pod.number())))
+    pod.node.run(f"bpftool map delete pinned {PINS}/edt_ids key {number}")
     assert "the pod is gone" in bypath(pod.node, "set", "pod1", "--egress=20M", status=1).stderr
 
 
