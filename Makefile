@@ -11,7 +11,7 @@ define step
 endef
 
 PYTHON_DIRS := $(wildcard bench bpf cli cni demo packaging tests) $(patsubst %/,%,$(dir $(wildcard plugins/*/*/__main__.py)))
-C_FILES := $(wildcard bpf/progs/*.c bpf/include/*.h packaging/*.c tests/sockmap/*.c tests/sockmap/load/*.[ch] bench/sockmap/load/*.[ch])
+C_FILES := $(wildcard bpf/progs/*.c bpf/include/*.h packaging/*.c tests/lab/*.c tests/sockmap/*.c tests/sockmap/load/*.[ch] bench/sockmap/load/*.[ch])
 SOURCES := $(shell find cni bpf plugins cli packaging -name __pycache__ -prune -o -type f -print 2>/dev/null) pyproject.toml
 
 # Prerequisites in the order in which they are written: deps comes before what needs it. Recipes are short; PyInstaller
@@ -30,6 +30,7 @@ deps: ## install the apt packages that are missing, and .venv
 
 bpf: deps ## compile bpf/progs to build/bpf
 -include bpf/build.mk
+-include tests/lab/build.mk
 -include tests/sockmap/build.mk
 -include bench/sockmap/build.mk
 
@@ -49,16 +50,16 @@ check: deps ## ruff, mypy and clang-format
 	$(call step,check: clang-format)
 	@$(if $(C_FILES),clang-format --dry-run -Werror $(C_FILES))
 
-test: build test-programs ## all tests, here and in a VM (KERNEL=6.1,6.12,7.3), then the table feature x kernel
+test: build build/tests/enter test-programs ## all tests, here and in a VM (KERNEL=6.1,6.12,7.3), then the table feature x kernel
 	@$(PY) -m tests.kernels test --kernel $(KERNEL) $(if $(PYTEST),-- $(PYTEST))
 
-soak: bpf test-programs ## sockmap: a million exchanges and 10 GiB, every byte compared
+soak: bpf build/tests/enter test-programs ## sockmap: a million exchanges and 10 GiB, every byte compared
 	@$(PY) -m tests.sockmap.soak
 
-demo: build ## a two-node network of pods, shown step by step
+demo: build build/tests/enter ## a two-node network of pods, shown step by step
 	@bin/demo
 
-bench: build build/bench/load ## each plugin against its peers
+bench: build build/tests/enter build/bench/load ## each plugin against its peers
 	@$(PY) -m bench
 
 clean: ## remove what was built; .venv and the kernels in the cache stay

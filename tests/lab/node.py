@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# The kernel kills what carries this when the test process dies, however it dies.
-TIED_TO_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+ENTER = Path(__file__).resolve().parents[2] / "build" / "tests" / "enter"
 
 NEW_MACHINE = ("unshare", "--net", "--mount", "--uts", "--propagation", "private")
 
@@ -53,6 +52,13 @@ def words(argv: Sequence[str] | str) -> list[str]:
     return ["sh", "-ec", argv] if isinstance(argv, str) else [str(word) for word in argv]
 
 
+def tied(*where: str) -> list[str]:
+    """What goes before a command, so that the kernel kills it when this process dies; `where`: options of enter.c."""
+    if not ENTER.exists():
+        raise FileNotFoundError(f"{ENTER} is missing: make {ENTER.relative_to(ENTER.parents[2])}")
+    return [str(ENTER), *where, str(os.getpid())]
+
+
 def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     """This process's environment with the superuser's directories in PATH, and `extra` over it."""
     return {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin", **(extra or {})}
@@ -67,7 +73,7 @@ class Node:
         """What observe.py told when the node was ready: none of it counts as residue."""
         self._children: list[subprocess.Popen[str]] = []
         self._holder = subprocess.Popen(
-            [*TIED_TO_PARENT, *NEW_MACHINE, "sh", "-c", HOLDER, "sh", name],
+            [*tied(), *NEW_MACHINE, "sh", "-c", HOLDER, "sh", name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -106,8 +112,10 @@ class Node:
                     stream.close()
         self._children.clear()
 
-    def _entered(self, argv: Sequence[str] | str) -> list[str]:
-        return ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "--", *words(argv)]
+    def _entered(self, argv: Sequence[str] | str, pod: str | None = None) -> list[str]:
+        # Not `ip netns exec` for a pod: that mounts a fresh /sys over the node's and so hides its bpffs.
+        inside = ["-n", f"/run/netns/{pod}"] if pod else []
+        return [*tied("-m", str(self.pid), *inside), *words(argv)]
 
     def run(
         self,
@@ -116,13 +124,15 @@ class Node:
         input: str | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 60,
+        pod: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command (or shell line) inside the node to its end, both streams captured as text.
 
-        `env` is added to this process's environment. Raises CommandFailed unless `check` is off, TimeoutExpired.
+        `pod`: in the network namespace of that name. `env` is added to this process's environment. Raises CommandFailed
+        unless `check` is off, TimeoutExpired.
         """
         done = subprocess.run(
-            [*TIED_TO_PARENT, *self._entered(argv)],
+            self._entered(argv, pod),
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
@@ -136,10 +146,10 @@ class Node:
             raise CommandFailed(f"{self.name}: {argv} -> {done.returncode}{ended}\n{done.stdout}{done.stderr}")
         return done
 
-    def popen(self, argv: Sequence[str] | str, **options: Any) -> subprocess.Popen[str]:
+    def popen(self, argv: Sequence[str] | str, pod: str | None = None, **options: Any) -> subprocess.Popen[str]:
         """Starts a command inside the node; it is killed with the node at the latest. `options` are Popen's."""
         options = {"stdin": subprocess.DEVNULL, "env": environment(None), "cwd": "/", **options}
-        child: subprocess.Popen[str] = subprocess.Popen([*TIED_TO_PARENT, *self._entered(argv)], text=True, **options)
+        child: subprocess.Popen[str] = subprocess.Popen(self._entered(argv, pod), text=True, **options)
         self._children.append(child)
         return child
 
@@ -165,14 +175,10 @@ class Node:
     def del_pod_netns(self, name: str) -> None:
         self.run(["ip", "netns", "del", name])
 
-    def _in_pod(self, name: str, argv: Sequence[str] | str) -> list[str]:
-        # Not `ip netns exec`: that mounts a fresh /sys over the node's and so hides its bpffs.
-        return ["nsenter", f"--net=/run/netns/{name}", "--", *words(argv)]
-
     def pod_run(self, name: str, argv: Sequence[str] | str, **options: Any) -> subprocess.CompletedProcess[str]:
         """As `run`, in the network namespace that `add_pod_netns` made."""
-        return self.run(self._in_pod(name, argv), **options)
+        return self.run(argv, pod=name, **options)
 
     def pod_popen(self, name: str, argv: Sequence[str] | str, **options: Any) -> subprocess.Popen[str]:
         """As `popen`, in the network namespace that `add_pod_netns` made."""
-        return self.popen(self._in_pod(name, argv), **options)
+        return self.popen(argv, pod=name, **options)

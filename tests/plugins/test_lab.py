@@ -14,7 +14,7 @@ import pytest
 
 from tests.lab.executable import Chain, Cni, CniFailure
 from tests.lab.fabric import ECHO_PORT, OUTSIDE_IP, OUTSIDE_IP6, Fabric
-from tests.lab.node import CommandFailed, Node
+from tests.lab.node import CommandFailed, Node, tied
 from tests.lab.residue import missing, remember, residue
 
 PTP = {
@@ -188,6 +188,15 @@ def test_nothing_outlives_a_test_process_that_is_killed() -> None:
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in pids)
+
+
+def test_nothing_is_started_for_a_process_that_is_dead_already(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    start = f'"$0" "$PPID" touch {mark}; test $? = 125'
+    subprocess.run(["sh", "-c", start, tied()[0]], check=True)
+    assert not mark.exists()
+    subprocess.run([*tied(), "touch", str(mark)], check=True)
+    assert mark.exists()
 
 
 def alive(pid: int) -> bool:

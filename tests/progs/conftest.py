@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from cni.net import syscall
-from tests.lab.node import TIED_TO_PARENT
+from tests.lab.node import tied
 from tests.progs.edt_bench import EdtBench
 from tests.progs.run import Loaded
 from tests.progs.snat_bench import Devices, SnatBench
@@ -39,7 +39,7 @@ exec sleep infinity
 @pytest.fixture(scope="module")
 def devices() -> Iterator[Devices]:
     """Indices of the uplink and of a host-side veth; the calling thread is in their namespace meanwhile."""
-    argv = [*TIED_TO_PARENT, "unshare", "--net", "sh", "-c", SCRIPT]
+    argv = [*tied(), "unshare", "--net", "sh", "-c", SCRIPT]
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as holder:
         try:
