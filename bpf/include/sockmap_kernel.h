@@ -93,6 +93,16 @@ struct sk_psock {
 	__u32 msg_tot_len; /* bytes in it; came together with a copied_seq that leaves redirected bytes out */
 };
 
+/* What TCP writes into skb->cb of what it has received. */
+struct tcp_skb_cb {
+	__u32 seq;
+	__u32 end_seq; /* behind the last byte, and behind a FIN, which counts as one */
+};
+
+struct sk_buff {
+	char cb[48];
+};
+
 struct bpf_sock_ops_kern {
 	struct sock *sk;
 };

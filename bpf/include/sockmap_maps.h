@@ -85,6 +85,15 @@ struct {
 	__type(value, __u64);
 } half SEC(".maps");
 
+/* A socket (its cookie) to which something came by TCP: behind the last byte of that. Not in `state`, which programs at
+ * sm_skb's hook may not ask for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SM_SOCKETS);
+	__type(key, __u64);
+	__type(value, __u32);
+} seen_seq SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -271,12 +271,14 @@ static __always_inline void sm_join(struct bpf_sock_ops *ops, struct tcp_sock *t
 /*
  * A socket that was connected before, and then dissolved that (connect() to AF_UNSPEC), begins anew. tcp_disconnect()
  * does not empty the queue of what was redirected: the next connection would read it. Outside of the map there is none.
+ * The next one's sequence numbers have nothing to do with what came before, either.
  */
 static __always_inline void sm_leave(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct sm_sock *own;
 	struct sm_key key;
+	__u64 cookie;
 
 	if (!sk)
 		return;
@@ -285,7 +287,9 @@ static __always_inline void sm_leave(struct bpf_sock_ops *ops)
 		return;
 	key = own->peer;
 	key.side = !key.side;
+	cookie = bpf_get_socket_cookie(ops);
 	bpf_map_delete_elem(&socks, &key);
+	bpf_map_delete_elem(&seen_seq, &cookie);
 	bpf_sk_storage_delete(&state, sk);
 }
 

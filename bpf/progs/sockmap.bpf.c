@@ -3,14 +3,15 @@
  * bypath-sockmap: what one socket of a node sends to another is put into the other's receive queue, past TCP and IP.
  *
  *   send() --> [sm_msg: the peer has read all that went by TCP, and has room] --> peer's queue --> recv()
- *                  `-- else --> TCP, IP, veth or lo --> [sm_skb: nothing] --> peer's queue --> recv()
+ *                  `-- else --> TCP, IP, veth or lo --> [sm_skb: once each] --> peer's queue --> recv()
  *
  *   handshake: SYN [sm_ops: sm_announce] SYN-ACK [sm_ops: sm_join] ACK [sm_ops: sm_join]
  *
  * Hooks: sm_ops is sock_ops on the root cgroup, sm_msg and sm_skb are the verdict programs of the sockhash `socks`.
  * Verdicts: sm_ops 1, always; sm_msg SK_PASS, which the kernel takes as a redirection after a successful
  * bpf_msg_redirect_hash(); sm_skb SK_PASS: with a program at that hook what comes by TCP is put into the queue of
- * what was redirected, of which FIONREAD tells; without it FIONREAD is 0 for bytes of TCP.
+ * what was redirected, of which FIONREAD tells; without it FIONREAD is 0 for bytes of TCP. SK_DROP when there is no
+ * memory to cut from a segment what came before; the kernel has no way to have it sent again.
  * Maps: sockmap_maps.h. Only sockets of network namespaces in `pods` are touched.
  */
 #include "vmlinux.h"
@@ -18,6 +19,7 @@
 #include "sockmap_maps.h"
 #include "sockmap_pair.h"
 #include "sockmap_flow.h"
+#include "sockmap_segment.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -90,7 +92,7 @@ int sm_msg(struct sk_msg_md *msg)
 }
 
 SEC("sk_skb")
-int sm_skb(struct __sk_buff *skb __attribute__((unused)))
+int sm_skb(struct __sk_buff *skb)
 {
-	return SK_PASS;
+	return sm_begins_where_the_last_ended(skb) ? SK_PASS : SK_DROP;
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from tests.sockmap.attached import CHECKOUT
@@ -98,6 +99,26 @@ def redirect(way: Way) -> None:
     in_pod(way.servers, REMOVAL)
     in_pod(way.clients, REMOVAL)
     in_pod(way.servers if way.redirected == "TPROXY" else way.clients, RULES[way.redirected])
+
+
+LOSS = """
+    nft add table inet loss
+    nft add chain inet loss in '{{ type filter hook input priority 0; }}'
+    nft add rule inet loss in 'tcp flags & (syn|fin|rst) == 0 numgen random mod 1000 < {per_mille} drop'
+"""
+
+
+@contextmanager
+def losing(way: Way, per_mille: int) -> Iterator[None]:
+    """So many of the segments that come to one of the pods are lost, but none that begins or ends a connection."""
+    pods = {way.clients, way.servers} if per_mille else set()
+    try:
+        for pod in pods:
+            in_pod(pod, LOSS.format(per_mille=per_mille))
+        yield
+    finally:
+        for pod in pods:
+            in_pod(pod, "nft add table inet loss; nft delete table inet loss")
 
 
 def run(way: Way, exchanges: int, *options: str, timeout: float = 120, verbose: bool = False) -> Figures:

@@ -21,7 +21,7 @@ from tests.sockmap.attached import OBJECT as BUILT
 from tests.sockmap.attached import SIDECAR, netns_cookie
 
 PLUGIN = "sockmap"
-MAPS = ("pods", "pod_ips", "node", "counters", "socks", "hints", "half", "state")
+MAPS = ("pods", "pod_ips", "node", "counters", "socks", "hints", "half", "seen_seq", "state")
 OBJECT = Object(PLUGIN, "sockmap.bpf.o", MAPS, ("sm_ops", "sm_msg", "sm_skb"))
 PROGRAMS = SocketPrograms(PLUGIN, "socks", "sm_ops", "sm_msg", "sm_skb")
 POLICY_BYTES, LIMIT_BYTES = 152, 1 << 20

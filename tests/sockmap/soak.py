@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make soak`: a million exchanges and ten GiB by every way in turn, with slow readers and small limits in between.
+"""`make soak`: a million exchanges and ten GiB by every way in turn, with slow readers, small limits, lost segments.
 
 Ends with status 1 when one byte was wrong, one connection hung or failed, or a socket stayed behind.
 """
@@ -11,24 +11,28 @@ import sys
 import time
 
 from tests.sockmap.attached import MIB, Attached, attach
-from tests.sockmap.exchange import Figures, Way, run, ways
+from tests.sockmap.exchange import Figures, Way, losing, run, ways
 from tests.sockmap.pods import Pod, two_pods
 
 GIB = 1 << 30
-VARIANTS: list[tuple[str, int, list[str]]] = [
-    ("live readers", 64 * MIB, []),
-    ("slow readers, 256 KiB limit", MIB // 4, ["-w", "20"]),
-    ("600 connections", 8 * MIB, ["-n", "600", "-P", "150"]),
+VARIANTS: list[tuple[str, int, int, list[str]]] = [
+    ("live readers", 64 * MIB, 0, []),
+    ("slow readers, 256 KiB limit", MIB // 4, 0, ["-w", "20"]),
+    ("600 connections", 8 * MIB, 0, ["-n", "600", "-P", "150"]),
+    ("each 20th segment is lost", 1, 50, ["-w", "50", "-B", "200000", "-h", "60000"]),
 ]
-"""What of it differs: (name, limit of a direction in bytes, options of the load)."""
+"""What of it differs: (name, limit of a direction in bytes, segments lost in a thousand, options of the load)."""
 
 
-def one(programs: Attached, way: Way, limit_bytes: int, exchanges: int, bulk: int, options: list[str]) -> Figures:
+def one(
+    programs: Attached, way: Way, limit_bytes: int, lost: int, exchanges: int, bulk: int, options: list[str]
+) -> Figures:
     programs.forget_pods()
     for pod in {way.clients, way.servers}:
         programs.add_pod(pod.cookie, [pod.ipv4, pod.ipv6], limit_bytes=limit_bytes)
     ports = ["-P", "30000"] if way.redirected else []
-    return run(way, exchanges, "-b", str(bulk), *ports, *options, timeout=3600, verbose=True)
+    with losing(way, lost):
+        return run(way, exchanges, "-b", str(bulk), *ports, *options, timeout=3600, verbose=True)
 
 
 def soak(programs: Attached, pods: tuple[Pod, Pod], exchanges: int, bulk: int) -> bool:
@@ -38,11 +42,10 @@ def soak(programs: Attached, pods: tuple[Pod, Pod], exchanges: int, bulk: int) -
     share = len(found) * len(VARIANTS)
     good = True
     for seed, (name, way) in enumerate(found.items()):
-        for variant, limit_bytes, options in VARIANTS:
+        for variant, limit_bytes, lost, options in VARIANTS:
             print(f"==> {name}, {variant}", flush=True)
-            figures = one(
-                programs, way, limit_bytes, exchanges // share + 1, bulk // share + 1, [*options, "-S", str(seed + 1)]
-            )
+            effort = (exchanges // share + 1, bulk // share + 1)
+            figures = one(programs, way, limit_bytes, lost, *effort, [*options, "-S", str(seed + 1)])
             counters = programs.counters(*{way.clients.cookie, way.servers.cookie})
             total_exchanges += figures.exchanges
             total_bytes += figures.bytes

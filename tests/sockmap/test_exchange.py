@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sockmap.attached import CHECKOUT, Attached, attach
-from tests.sockmap.exchange import Way, run, ways
+from tests.sockmap.exchange import Way, losing, run, ways
 from tests.sockmap.pods import Pod
 
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: every byte")]
@@ -64,6 +64,19 @@ def test_slow_readers_send_bytes_to_and_fro_between_both_ways(programs: Attached
     found = counters(programs, way)
     assert found["spills"] > 20
     assert found["passed_bytes"] > 1 << 20 and found["redirected_bytes"] > 1 << 20
+
+
+@pytest.mark.parametrize("name", ["loopback", "pod to pod", "pod to pod, IPv6"])
+def test_segments_that_are_lost_come_again_and_are_read_once(programs: Attached, app: Pod, db: Pod, name: str) -> None:
+    """Whatever finds the reader busy goes by TCP, of which each twentieth segment and acknowledgement is lost."""
+    way = ways(app, db)[name]
+    for pod in (app, db):
+        programs.add_pod(pod.cookie, [pod.ipv4, pod.ipv6], limit_bytes=1)
+    with losing(way, 50):
+        figures = run(way, 20_000, "-w", "50", "-B", "200000", "-h", "60000")
+    assert figures.faults() == (0, 0, 0), figures.log
+    found = counters(programs, way)
+    assert found["spills"] > 500 and found["passed_bytes"] > 5 << 20
 
 
 def test_six_hundred_connections_at_once(accelerated: Attached, app: Pod, db: Pod) -> None:

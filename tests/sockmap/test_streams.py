@@ -34,6 +34,7 @@ from tests.sockmap.probe import readable_bytes
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: every byte")]
 
 HALF_MIB = 1 << 19
+SO_ZEROCOPY = 60
 
 
 def redirected(programs: Attached, *pods: Pod) -> int:
@@ -211,11 +212,26 @@ def test_a_socket_that_is_connected_again_reads_nothing_of_before(accelerated: A
             assert redirected(accelerated, app, db) == before + 2000
 
 
+def test_a_socket_that_is_connected_again_counts_segments_anew(accelerated: Attached, app: Pod, db: Pod) -> None:
+    """Whether the next connection's sequence numbers are behind those of the last is chance, so many are made."""
+    with listen(db, db.ipv4) as listener, app.inside(socket.socket) as client:
+        client.settimeout(5)
+        for _ in range(12):
+            client.connect(listener.getsockname())
+            server, _ = listener.accept()
+            with server:
+                server.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
+                server.sendall(b"by TCP")
+                assert exact(client, 6) == b"by TCP"
+                dissolve(client)
+    assert accelerated.counters(db.cookie)["passed_bytes"] == 12 * 6
+
+
 def test_zero_copy_that_is_asked_for_later_goes_by_tcp(accelerated: Attached, app: Pod, db: Pod) -> None:
     with connected(app, db, db.ipv4) as ends:
         echo_once(ends)
         before = redirected(accelerated, app, db)
-        ends.client.setsockopt(socket.SOL_SOCKET, 60, 1)
+        ends.client.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
         ends.client.sendall(b"by TCP")
         assert exact(ends.server, 6) == b"by TCP"
         assert redirected(accelerated, app, db) == before

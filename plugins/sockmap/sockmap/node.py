@@ -19,7 +19,7 @@ _BTF = "/sys/kernel/btf/vmlinux"
 OBJECT = Object(
     PLUGIN,
     "sockmap.bpf.o",
-    ("pods", "pod_ips", "node", "counters", "socks", "hints", "half", "state"),
+    ("pods", "pod_ips", "node", "counters", "socks", "hints", "half", "seen_seq", "state"),
     ("sm_ops", "sm_msg", "sm_skb"),
 )
 PROGRAMS = SocketPrograms(PLUGIN, "socks", "sm_ops", "sm_msg", "sm_skb")

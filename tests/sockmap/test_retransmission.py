@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A segment that comes again together with what follows it: accelerated sockets that went back to TCP read it once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.sockmap.attached import Attached
+from tests.sockmap.connections import Ends, connected, exact, to_the_end
+from tests.sockmap.pods import Pod
+
+pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: every byte")]
+
+NO_ANSWERS = "add chain inet t out {{ type filter hook output priority 0; }}; add rule inet t out tcp sport {port} drop"
+NO_SEGMENTS = "add chain inet t in {{ type filter hook input priority 0; }}; add rule inet t in tcp dport {port} drop"
+
+
+def run_in(pod: Pod, *argv: str) -> None:
+    subprocess.run(["nsenter", f"--net={pod.path}", *argv], check=True)
+
+
+@contextmanager
+def untold(ends: Ends, sender: Pod, receiver: Pod, first: bytes) -> Iterator[None]:
+    """The server reads `first`, of which the client is not told; what is sent in the block is lost at first."""
+    port = ends.server.getsockname()[1]
+    ends.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Or else a probe would send the last segment alone.
+    run_in(sender, "sysctl", "-qw", "net.ipv4.tcp_early_retrans=0")
+    run_in(receiver, "nft", "add table inet t; " + NO_ANSWERS.format(port=port))
+    try:
+        ends.client.sendall(first)
+        assert exact(ends.server, len(first)) == first
+        run_in(receiver, "nft", NO_SEGMENTS.format(port=port))
+        yield
+    finally:
+        run_in(receiver, "nft", "delete table inet t")
+
+
+def gone_to_tcp(programs: Attached, ends: Ends) -> None:
+    ends.client.sendall(b"hello")
+    exact(ends.server, 5)
+    programs.forget_pods()
+
+
+@pytest.mark.parametrize("first_size", [1, 1000])
+def test_between_pods(accelerated: Attached, app: Pod, db: Pod, first_size: int) -> None:
+    first, second = os.urandom(first_size), os.urandom(300)
+    with connected(app, db, db.ipv4) as ends:
+        gone_to_tcp(accelerated, ends)
+        for _ in range(3):
+            with untold(ends, app, db, first):
+                ends.client.sendall(second)
+            assert exact(ends.server, len(second)) == second
+        ends.client.sendall(b"bye")
+        ends.client.shutdown(socket.SHUT_WR)
+        assert to_the_end(ends.server) == (b"bye", None)
+
+
+@pytest.mark.parametrize("first_size", [2048, 4096, 40_000])
+def test_large_ones_over_loopback(accelerated: Attached, app: Pod, first_size: int) -> None:
+    first, second = os.urandom(first_size), os.urandom(20_000)
+    with connected(app, app, "127.0.0.1") as ends:
+        gone_to_tcp(accelerated, ends)
+        with untold(ends, app, app, first):
+            ends.client.sendall(second)
+        assert exact(ends.server, len(second)) == second
+        ends.client.shutdown(socket.SHUT_WR)
+        assert to_the_end(ends.server) == (b"", None)
+
+
+def test_one_whose_only_news_is_the_end(accelerated: Attached, app: Pod, db: Pod) -> None:
+    with connected(app, db, db.ipv4) as ends:
+        gone_to_tcp(accelerated, ends)
+        with untold(ends, app, db, b"the last words"):
+            ends.client.shutdown(socket.SHUT_WR)
+        assert to_the_end(ends.server) == (b"", None)
