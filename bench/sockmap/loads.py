@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -46,16 +47,23 @@ def _checked(
     return {**figures, "spills": float(counted["spills"]), "redirected_percent": percent}
 
 
-def requests(lab: Lab, half: str, place: str, size: int, count: int) -> Figures:
+def requests(lab: Lab, half: str, place: str, size: int, count: int, behind_bytes: int = 0) -> Figures:
+    """behind_bytes: from a page's beginning to where both ends keep the bytes."""
     pair = lab.pairs[half]
     pid = pair.pids[pair.at(place).name, SERVE]
-    run = partial(pair.load, "requests", pair.address(place), SERVER_PORT, size, count, pid)
+    run = partial(pair.load, "requests", pair.address(place), SERVER_PORT, size, count, behind_bytes, pid)
     with placing.on_one([pid]):
         return _checked(lab, half, run, 2.0 * size * count)
 
 
 def bulk(lab: Lab, half: str, place: str, write_bytes: int, msec: int) -> Figures:
-    return _checked(lab, half, lambda: _bulk(lab, half, place, write_bytes, msec, 0))
+    return _checked(lab, half, partial(_bulk, lab, half, place, write_bytes, msec))
+
+
+def bulk_busy(lab: Lab, half: str, place: str, write_bytes: int, msec: int) -> Figures:
+    """So many flows that no processor has nothing to do."""
+    flows = plan.FLOWS_OF_A_CPU * len(os.sched_getaffinity(0))
+    return _checked(lab, half, partial(_bulk, lab, half, place, write_bytes, msec, flows=flows))
 
 
 def bulk_apart(lab: Lab, half: str, place: str, write_bytes: int, msec: int) -> Figures:
@@ -69,16 +77,18 @@ def bulk_that_spills(lab: Lab, half: str, place: str, write_bytes: int, msec: in
     """A limit that is reached before the reader awakes, and now and again afterwards; the same reader without it."""
     lab.select(limitMiB=plan.SPILL_LIMIT_MIB)
     try:
-        run = partial(_bulk, lab, half, place, write_bytes, msec, plan.SPILL_STALL_MSEC)
+        run = partial(_bulk, lab, half, place, write_bytes, msec, stall_msec=plan.SPILL_STALL_MSEC)
         return _checked(lab, half, run, must_spill=True)
     finally:
         lab.select()
 
 
-def _bulk(lab: Lab, half: str, place: str, write_bytes: int, msec: int, stall_msec: int) -> Figures:
+def _bulk(
+    lab: Lab, half: str, place: str, write_bytes: int, msec: int, *, stall_msec: int = 0, flows: int = 1
+) -> Figures:
     pair = lab.pairs[half]
     pid = pair.pids[pair.at(place).name, SERVE]
-    return pair.load("bulk", pair.address(place), SERVER_PORT, write_bytes, msec, stall_msec, pid)
+    return pair.load("bulk", pair.address(place), SERVER_PORT, write_bytes, msec, stall_msec, flows, pid)
 
 
 def through(lab: Lab, half: str, proxy: str, size: int, count: int) -> Figures:

@@ -16,12 +16,18 @@ NOTHING = "no bypath"
 LOOPBACK, POD_TO_POD = "loopback", "pod to pod"
 PLACES = (LOOPBACK, POD_TO_POD)
 REQUESTS, BULK, SPILLING, CONNECT = "requests", "bulk", "bulk that spills", "connect"
-APART = "bulk between two processors"
+MALLOCED = "requests with malloc's buffers"
+BUSY, APART = "bulk of a busy node", "bulk between two processors"
 THROUGH, STUCK = "through", "readers that never read"
 
 REQUEST_SIZES = (64, 1 * KIB, 16 * KIB, 64 * KIB)
+MALLOCED_SIZES = (16 * KIB, 64 * KIB)
+MALLOC_BEHIND_BYTES = 16
+"""Where a large buffer of glibc's malloc() begins, seen from a page's beginning."""
 BULK_WRITES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1 * MIB)
 JUDGED_WRITES = (16 * KIB, 64 * KIB, 256 * KIB, 1 * MIB)
+BUSY_WRITES = (1 * KIB, *BULK_WRITES)
+FLOWS_OF_A_CPU = 2
 STREAM_WRITES = (64, 256, 1 * KIB)
 """Small writes that nobody waits for: plain TCP makes segments of them, redirection does not."""
 SPILLING_WRITES = (1 * KIB, 64 * KIB)
@@ -47,7 +53,7 @@ class Effort(NamedTuple):
     batches: int
 
 
-FULL = Effort(12_000, 2_000, 300, 1_500, 5)
+FULL = Effort(12_000, 2_000, 300, 500, 20)
 QUICK = Effort(3_000, 800, 150, 500, 2)
 
 

@@ -55,6 +55,14 @@ def _paths(effort: plan.Effort) -> Iterator[tuple[str, int, str, Measure]]:
         for size in plan.REQUEST_SIZES:
             ask = partial(loads.requests, place=place, size=size, count=effort.requests)
             yield plan.load(plan.REQUESTS, place), size, "p50_us", ask
+        for size in plan.MALLOCED_SIZES:
+            behind = partial(
+                loads.requests, place=place, size=size, count=effort.requests, behind_bytes=plan.MALLOC_BEHIND_BYTES
+            )
+            yield plan.load(plan.MALLOCED, place), size, "p50_us", behind
+        for size in plan.BUSY_WRITES:
+            busy = partial(loads.bulk_busy, place=place, write_bytes=size, msec=effort.bulk_msec)
+            yield plan.load(plan.BUSY, place), size, "bytes_per_sec", busy
         for size in (*plan.STREAM_WRITES, *plan.BULK_WRITES):
             pour = partial(loads.bulk, place=place, write_bytes=size, msec=effort.bulk_msec)
             yield plan.load(plan.BULK, place), size, "bytes_per_sec", pour
@@ -71,17 +79,34 @@ def _paths(effort: plan.Effort) -> Iterator[tuple[str, int, str, Measure]]:
 
 
 def _connect(lab: Lab, results: Results, effort: plan.Effort) -> None:
-    """Batches of the three contenders in turn; without bypath the same pods connect as without being selected."""
+    """Batches of the three contenders in turn, to and fro; without bypath the pods that are never selected connect."""
+
+    selected = True
+
+    def batch(contender: str, place: str) -> None:
+        nonlocal selected
+        if selected != (contender != plan.NOTHING):
+            selected = not selected
+            (lab.select if selected else lab.deselect)()
+        half = plan.PLAIN if contender == plan.NOTHING else contender
+        figures = loads.connections(lab, half, place, effort.connections)
+        results.add(contender, plan.load(plan.CONNECT, place), 0, **figures)
+
+    contenders = (plan.NOTHING, plan.PLAIN, plan.BYPATH)
     for place in plan.PLACES:
-        load = plan.load(plan.CONNECT, place)
-        for _ in range(effort.batches):
-            lab.deselect()
-            results.add(plan.NOTHING, load, 0, **loads.connections(lab, plan.PLAIN, place, effort.connections))
-            lab.select()
-            for half in plan.HALVES:
-                results.add(half, load, 0, **loads.connections(lab, half, place, effort.connections))
-        medians = {name: results.median(name, load, 0, "p50_us") for name in (plan.NOTHING, plan.PLAIN, plan.BYPATH)}
-        say(f"{load}: p50_us so far: {', '.join(f'{name} {value:.2f}' for name, value in medians.items() if value)}")
+        for number in range(effort.batches):
+            for contender in contenders[:: -1 if number % 2 else 1]:
+                batch(contender, place)
+        medians = {name: results.median(name, plan.load(plan.CONNECT, place), 0, "p50_us") for name in contenders}
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in medians.items() if value)
+        say(f"{plan.load(plan.CONNECT, place)}: p50_us so far: {shown}")
+    lab.select()
+
+
+def _warm_up(lab: Lab, effort: plan.Effort) -> None:
+    """Both halves once, unrecorded: memory that a virtual machine has never used is slow to come by."""
+    for half in plan.HALVES:
+        loads.bulk_busy(lab, half, plan.POD_TO_POD, max(plan.BUSY_WRITES), effort.bulk_msec)
 
 
 def _stuck(lab: Lab, results: Results, halves: Sequence[str]) -> None:
@@ -100,6 +125,7 @@ def run(effort: plan.Effort, rounds: int, sources: str, room: Path, keep: Callab
     with Lab.create(room) as lab:
         results.facts["window_bytes"] = lab.tcp_window_bytes()
         say("two pairs of pods, their servers and proxies are there")
+        _warm_up(lab, effort)
         for number in range(1, rounds + 1):
             say(f"round {number} of {rounds}")
             halves = plan.HALVES[:: 1 if number % 2 else -1]

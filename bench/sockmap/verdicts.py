@@ -36,15 +36,17 @@ def requests(results: Results) -> Iterator[Verdict]:
 
 
 def bulk(results: Results) -> Iterator[Verdict]:
+    """Of many flows, and of one alone: that mostly tells how long it takes to wake a processor."""
     for place in plan.PLACES:
-        load = plan.load(plan.BULK, place)
-        rates = _changes(results, load, plan.JUDGED_WRITES, "bytes_per_sec")
-        cpu = _changes(results, load, plan.JUDGED_WRITES, "cpu_ns_per_byte")
-        words = f"bulk in writes of {plan.size_name(min(plan.JUDGED_WRITES))} or more, {place}"
-        yield Verdict(f"{words}: rate, change in %", min(rates, default=None), MIN_BULK_PERCENT, at_least=True)
-        yield Verdict(f"{words}: CPU time of a byte, change in %", max(cpu, default=None), MAX_BULK_CPU_PERCENT)
-        spills = [spills for size in plan.BULK_WRITES for spills in results.of(plan.BYPATH, load, size, "spills")]
-        yield Verdict(f"bulk, {place}: spills with a reader that reads, in all rounds", _sum(spills), 0)
+        for name, words in ((plan.BUSY, plan.BUSY), (plan.BULK, "bulk of one flow")):
+            load = plan.load(name, place)
+            rates = _changes(results, load, plan.JUDGED_WRITES, "bytes_per_sec")
+            cpu = _changes(results, load, plan.JUDGED_WRITES, "cpu_ns_per_byte")
+            what = f"{words}, {plan.size_name(min(plan.JUDGED_WRITES))} or more, {place}"
+            yield Verdict(f"{what}: rate, change in %", min(rates, default=None), MIN_BULK_PERCENT, at_least=True)
+            yield Verdict(f"{what}: CPU time of a byte, change in %", max(cpu, default=None), MAX_BULK_CPU_PERCENT)
+            spills = [spills for size in plan.BULK_WRITES for spills in results.of(plan.BYPATH, load, size, "spills")]
+            yield Verdict(f"{words}, {place}: spills with a reader that reads, in all rounds", _sum(spills), 0)
 
 
 def _sum(samples: list[float]) -> float | None:
@@ -59,7 +61,7 @@ def chains(results: Results) -> Iterator[Verdict]:
 
 
 def connect_percent(results: Results, place: str, contender: str, figure: str = "p50_us") -> float | None:
-    """The median of what each batch adds to the one without bypath right before it: there is little to be seen, and the
+    """The median of what each batch adds to the one without bypath right beside it: there is little to be seen, and the
     machine drifts by more than that."""
     load = plan.load(plan.CONNECT, place)
     pairs = zip(results.of(plan.NOTHING, load, 0, figure), results.of(contender, load, 0, figure), strict=True)

@@ -70,9 +70,10 @@ def test_one_spill_in_all_rounds_is_one_too_many() -> None:
     made = Results(dict(FACTS))
     load = plan.load(plan.BULK, plan.LOOPBACK)
     made.add(plan.BYPATH, load, 4 * plan.KIB, spills=0.0)
-    assert verdict(verdicts.all_of(made), "loopback", "spills").met
+    assert verdict(verdicts.all_of(made), "one flow, loopback", "spills").met
     made.add(plan.BYPATH, load, 4 * plan.KIB, spills=1.0)
-    assert not verdict(verdicts.all_of(made), "loopback", "spills").met
+    assert not verdict(verdicts.all_of(made), "one flow, loopback", "spills").met
+    assert verdict(verdicts.all_of(made), plan.BUSY, "loopback", "spills").word == "not measured"
 
 
 def test_stopped_readers_may_hold_the_nodes_limit_and_a_window_each() -> None:
@@ -84,7 +85,7 @@ def test_stopped_readers_may_hold_the_nodes_limit_and_a_window_each() -> None:
     assert not verdict(verdicts.all_of(made), "memory of 8").met, "the highest of all rounds is judged"
 
 
-def test_a_connection_is_compared_with_the_one_right_before_it() -> None:
+def test_a_connection_is_compared_with_the_one_right_beside_it() -> None:
     made = Results(dict(FACTS))
     load = plan.load(plan.CONNECT, plan.LOOPBACK)
     for without, with_it in ((50.0, 50.5), (100.0, 101.0), (90.0, 95.0)):
@@ -139,6 +140,9 @@ def test_the_report_shows_what_loses_beside_what_wins() -> None:
             load = plan.load(plan.BULK, place)
             made.add(plan.PLAIN, load, size, bytes_per_sec=1e9, cpu_ns_per_byte=1.0)
             made.add(plan.BYPATH, load, size, bytes_per_sec=size * 1e5, cpu_ns_per_byte=0.5, spills=0)
+        for size in plan.BUSY_WRITES:
+            for half, rate in ((plan.PLAIN, 1e9), (plan.BYPATH, 3e9)):
+                made.add(half, plan.load(plan.BUSY, place), size, bytes_per_sec=rate, cpu_ns_per_byte=1.0, spills=0)
     for proxy in plan.PROXIES:
         for half in plan.HALVES:
             made.add(half, plan.load(plan.THROUGH, proxy), plan.CHAIN_SIZES[0], mean_us=100.0)
@@ -147,6 +151,8 @@ def test_the_report_shows_what_loses_beside_what_wins() -> None:
     assert "| request, loopback: p50, change in % | -50.00 | ≤ -35 | met |" in text
     assert "| request, loopback: p99, change in % | +25.00 | ≤ -36 | not met |" in text
     assert "| loopback, 64 B | 8.00 | 0.05 | -99 % | 1.00 | 0.50 | -50 % | 0 | — |" in text
+    assert "| bulk of a busy node, 16 KiB or more, loopback: rate, change in % | +200.00 | ≥ 54 | met |" in text
+    assert "| bulk of one flow, 16 KiB or more, loopback: rate, change in % | +63.84 | ≥ 54 | met |" in text
     assert "redirection loses" in text
     assert len(files) == 4
     for name, svg in files.items():
@@ -182,12 +188,13 @@ def run(load: str, *words: str | int) -> Any:
 @pytest.mark.parametrize("server", ["serve"], indirect=True)
 def test_the_load_counts_what_it_was_told_to(load: str, server: tuple[str, str, str]) -> None:
     _, port, pid = server
-    for command, size in (("requests", 1000), ("http", 1000), ("http", 0)):
-        seen = run(load, command, "127.0.0.1", port, size, 50, pid)
+    for command, size, *behind in (("requests", 1000, 0), ("requests", 100_000, 16), ("http", 1000), ("http", 0)):
+        seen = run(load, command, "127.0.0.1", port, size, 50, *behind, pid)
         assert seen["count"] == 50
         assert 0 < seen["p50_us"] <= seen["p99_us"] and seen["cpu_us"] > 0
-    flow = run(load, "bulk", "127.0.0.1", port, 65536, 50, 0, pid)
-    assert flow["bytes"] % 65536 == 0 and flow["bytes_per_sec"] > 0 and flow["cpu_ns_per_byte"] > 0
+    for flows in (1, 4):
+        flow = run(load, "bulk", "127.0.0.1", port, 65536, 50, 0, flows, pid)
+        assert flow["bytes"] % 65536 == 0 and flow["bytes_per_sec"] > 0 and flow["cpu_ns_per_byte"] > 0
     assert run(load, "hold", "127.0.0.1", port, 2)["bytes"] > 0
 
 
@@ -200,5 +207,5 @@ def test_the_load_leaves_no_connection_behind(load: str, server: tuple[str, str,
 
 
 def test_the_load_fails_rather_than_to_measure_something_else(load: str) -> None:
-    for command, *numbers in (["requests", "64", "10"], ["bulk"], ["nonsense"]):
+    for command, *numbers in (["requests", "64", "10", "0"], ["requests", "64", "10", "4096"], ["bulk"], ["nonsense"]):
         assert subprocess.run([load, command, "127.0.0.1", "1", *numbers], capture_output=True).returncode == 1

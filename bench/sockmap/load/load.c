@@ -5,14 +5,17 @@
  *
  *   load serve ADDRESS PORT                                     prints "ready", then answers until it is killed
  *   load accept ADDRESS PORT                                    the same; closes whatever connects
- *   load requests ADDRESS PORT BYTES COUNT [PID...]             as many bytes back for each request
+ *   load requests ADDRESS PORT BYTES COUNT BEHIND [PID...]      as many bytes back for each request; both ends keep
+ *                                                               them BEHIND bytes behind a page's beginning
  *   load http ADDRESS PORT BYTES COUNT [PID...]                 GET over one connection, a body of BYTES
- *   load bulk ADDRESS PORT WRITE_BYTES MSEC STALL_MSEC [PID...] the reader sleeps first
+ *   load bulk ADDRESS PORT WRITE_BYTES MSEC STALL_MSEC FLOWS [PID...]
+ *                                                               so many connections at once, their readers sleep first
  *   load connect ADDRESS PORT COUNT [PID...]                    connect and close, no byte
  *   load hold ADDRESS PORT COUNT                                to readers that never read, until stdin ends
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,9 +43,9 @@ static uint64_t cpu_nsec(void)
 	return sum;
 }
 
-static int ordered(char **address, enum kind kind, uint32_t number)
+static int ordered(char **address, enum kind kind, uint32_t number, uint32_t behind)
 {
-	struct order order = {kind, number};
+	struct order order = {kind, number, behind};
 	int made = connected(address);
 
 	expect(write_all(made, &order, sizeof(order)), "the server hung up");
@@ -95,10 +98,10 @@ static void get(int socket, char *text, uint32_t size)
 	expect(filled == wanted && !strncmp(text, "HTTP/1.1 200 ", 13), "not the answer that was asked for");
 }
 
-static void time_operations(int socket, operation *operate, uint32_t size, int count)
+static void time_operations(int socket, operation *operate, uint32_t size, int count, uint32_t behind)
 {
 	uint64_t *times = calloc(count, sizeof(*times)), cpu = 0, begun;
-	char *bytes = buffer();
+	char *bytes = buffer() + behind;
 
 	expect(times != NULL, "COUNT is too much");
 	for (int i = -WARM_UP_OPS; i < count; i++) {
@@ -112,32 +115,68 @@ static void time_operations(int socket, operation *operate, uint32_t size, int c
 	print_times(times, count, cpu_nsec() - cpu);
 }
 
-/* Counts from the moment when the flow is steady until the reader has got the last byte. */
-static void bulk(char **address, size_t write_bytes, uint64_t msec, uint64_t stall_msec)
+/* One connection of bulk. Times are nsec() of CLOCK_MONOTONIC. */
+struct flow {
+	pthread_t thread;
+	int socket;
+	size_t write_bytes;
+	uint64_t warm_until, end;
+	uint64_t counted; /* bytes written after warm_until */
+};
+
+/* Returns once the reader has got the last byte. */
+static void *pour(void *argument)
 {
-	int socket = ordered(address, SINK, stall_msec);
-	uint64_t warm = nsec(CLOCK_MONOTONIC) + (stall_msec + WARM_UP_MSEC) * NSEC_PER_MSEC;
-	uint64_t begun = 0, written = 0, uncounted = 0, cpu = 0, seen, now;
+	struct flow *flow = argument;
+	uint64_t written = 0, warm = 0, now = 0, seen;
 	char *bytes = buffer();
 
-	expect(write_bytes <= BUFFER_BYTES, "WRITE_BYTES is too much");
-	while (!begun || nsec(CLOCK_MONOTONIC) < begun + msec * NSEC_PER_MSEC) {
-		if (!begun && nsec(CLOCK_MONOTONIC) >= warm) {
-			cpu = cpu_nsec();
-			begun = nsec(CLOCK_MONOTONIC);
-			uncounted = written;
-		}
-		expect(write_all(socket, bytes, write_bytes), "the reader hung up");
-		written += write_bytes;
+	while (now < flow->end) {
+		expect(write_all(flow->socket, bytes, flow->write_bytes), "the reader hung up");
+		written += flow->write_bytes;
+		now = nsec(CLOCK_MONOTONIC);
+		if (now < flow->warm_until)
+			warm = written;
 	}
-	if (shutdown(socket, SHUT_WR))
+	if (shutdown(flow->socket, SHUT_WR))
 		die("shutdown");
-	expect(read_all(socket, &seen, sizeof(seen)) && seen == written, "not every byte arrived");
+	expect(read_all(flow->socket, &seen, sizeof(seen)), "the reader hung up");
+	if (seen != written) {
+		fprintf(stderr, "load: %llu bytes written, %llu read\n", (unsigned long long)written,
+			(unsigned long long)seen);
+		exit(1);
+	}
+	flow->counted = written - warm;
+	return NULL;
+}
+
+/* Counts from the moment when the flows are steady until the last reader has got its last byte. */
+static void bulk(char **address, size_t write_bytes, uint64_t msec, uint64_t stall_msec, unsigned count)
+{
+	struct flow *flows = calloc(count, sizeof(*flows));
+	uint64_t bytes = 0, begun, cpu, now;
+
+	expect(count && flows != NULL, "FLOWS is nothing, or too much");
+	expect(write_bytes <= BUFFER_BYTES, "WRITE_BYTES is too much");
+	for (unsigned i = 0; i < count; i++)
+		flows[i].socket = ordered(address, SINK, stall_msec, 0);
+	begun = nsec(CLOCK_MONOTONIC) + (stall_msec + WARM_UP_MSEC) * NSEC_PER_MSEC;
+	for (unsigned i = 0; i < count; i++) {
+		flows[i].write_bytes = write_bytes;
+		flows[i].warm_until = begun;
+		flows[i].end = begun + msec * NSEC_PER_MSEC;
+		expect(!pthread_create(&flows[i].thread, NULL, pour, &flows[i]), "FLOWS is too much");
+	}
+	sleep_msec(stall_msec + WARM_UP_MSEC);
+	cpu = cpu_nsec();
+	for (unsigned i = 0; i < count; i++) {
+		expect(!pthread_join(flows[i].thread, NULL), "a thread is lost");
+		bytes += flows[i].counted;
+	}
 	now = nsec(CLOCK_MONOTONIC);
 	cpu = cpu_nsec() - cpu;
-	written -= uncounted;
-	printf("{\"bytes\": %llu, \"bytes_per_sec\": %.0f, \"cpu_ns_per_byte\": %.5f}\n", (unsigned long long)written,
-	       written * 1e9 / (now - begun), (double)cpu / written);
+	printf("{\"bytes\": %llu, \"bytes_per_sec\": %.0f, \"cpu_ns_per_byte\": %.5f}\n", (unsigned long long)bytes,
+	       bytes * 1e9 / (now - begun), (double)cpu / bytes);
 }
 
 static void close_with_reset(int socket)
@@ -189,7 +228,7 @@ static void hold(char **address, int count)
 
 	expect(sockets != NULL, "COUNT is too much");
 	for (int i = 0; i < count; i++)
-		sockets[i] = ordered(address, HOLD, 0);
+		sockets[i] = ordered(address, HOLD, 0, 0);
 	do {
 		more = 0;
 		for (int i = 0; i < count; i++)
@@ -229,17 +268,21 @@ int main(int argc, char **argv)
 	} else if (!strcmp(what, "bulk")) {
 		uint64_t stall_msec = argument(6, argc, argv);
 
-		pids = argv + 7;
-		bulk(address, argument(4, argc, argv), argument(5, argc, argv), stall_msec);
+		pids = argv + 8;
+		bulk(address, argument(4, argc, argv), argument(5, argc, argv), stall_msec, argument(7, argc, argv));
 	} else if (!strcmp(what, "requests") || !strcmp(what, "http")) {
-		uint32_t size = argument(4, argc, argv), count = argument(5, argc, argv);
+		uint32_t size = argument(4, argc, argv), count = argument(5, argc, argv), behind = 0;
 
 		pids = argv + 6;
 		expect(size < BUFFER_BYTES / 2, "BYTES is too much");
-		if (*what == 'r')
-			time_operations(ordered(address, ECHO, size), echo, size, count);
-		else
-			time_operations(connected(address), get, size, count);
+		if (*what == 'r') {
+			behind = argument(6, argc, argv);
+			pids++;
+			expect(behind < PAGE_BYTES, "BEHIND is a page or more");
+			time_operations(ordered(address, ECHO, size, behind), echo, size, count, behind);
+		} else {
+			time_operations(connected(address), get, size, count, behind);
+		}
 	} else {
 		expect(0, "no such command; see the top of load.c");
 	}

@@ -39,7 +39,7 @@ static void serve_http(int socket, char *text, size_t filled)
 static void *serve_one(void *argument)
 {
 	int socket = (int)(intptr_t)argument;
-	char *bytes = buffer();
+	char *allocated = buffer(), *bytes = allocated;
 	struct order order;
 	uint64_t total = 0;
 	ssize_t got;
@@ -53,6 +53,7 @@ static void *serve_one(void *argument)
 	if (!read_all(socket, bytes + 4, sizeof(order) - 4))
 		goto out;
 	memcpy(&order, bytes, sizeof(order));
+	bytes += order.behind % PAGE_BYTES;
 	if (order.kind == HOLD)
 		pause();
 	if (order.kind == SINK) {
@@ -65,7 +66,7 @@ static void *serve_one(void *argument)
 		if (!write_all(socket, bytes, order.number))
 			break;
 out:
-	free(bytes);
+	free(allocated);
 	close(socket);
 	return NULL;
 }

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "wire.h"
@@ -79,10 +80,11 @@ int write_all(int socket, const void *from, size_t size)
 
 char *buffer(void)
 {
-	char *made = calloc(1, BUFFER_BYTES);
+	char *made = aligned_alloc(PAGE_BYTES, BUFFER_BYTES);
 
 	if (!made)
-		die("calloc");
+		die("aligned_alloc");
+	memset(made, 'x', BUFFER_BYTES);
 	return made;
 }
 
