@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ENTER = Path(__file__).resolve().parents[2] / "build" / "tests" / "enter"
+REPO = Path(__file__).resolve().parents[2]
+ENTER = REPO / "build" / "tests" / "enter"
 
 NEW_MACHINE = ("unshare", "--net", "--mount", "--uts", "--propagation", "private")
 
@@ -55,7 +56,7 @@ def words(argv: Sequence[str] | str) -> list[str]:
 def tied(*where: str) -> list[str]:
     """What goes before a command, so that the kernel kills it when this process dies; `where`: options of enter.c."""
     if not ENTER.exists():
-        raise FileNotFoundError(f"{ENTER} is missing: make {ENTER.relative_to(ENTER.parents[2])}")
+        subprocess.run(["make", "-s", str(ENTER.relative_to(REPO))], cwd=REPO, check=True)
     return [str(ENTER), *where, str(os.getpid())]
 
 
