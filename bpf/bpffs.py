@@ -67,13 +67,20 @@ def _ensure_mounted() -> None:
 
 
 def _mounted_kind() -> str:
-    """The type of the uppermost file system on the mount point, empty when there is none. See proc_pid_mounts(5)."""
-    kind = ""
-    for line in (files.read("/proc/thread-self/mounts") or b"").splitlines():
-        _, place, found, _ = line.split(b" ", 3)
-        if place == pins.BPFFS.encode():
-            kind = found.decode()
-    return kind
+    """The type of what is mounted on the mount point, empty when nothing is.
+
+    Mounts that another one on /sys hides are listed beside those that are seen, with the same path: the device's number
+    tells them apart. See proc_pid_mountinfo(5).
+    """
+    device = posix.stat(pins.BPFFS).st_dev
+    if device == posix.stat(f"{pins.BPFFS}/..").st_dev:
+        return ""
+    number = b"%d:%d" % (posix.major(device), posix.minor(device))
+    for line in (files.read("/proc/thread-self/mountinfo") or b"").splitlines():
+        fields = line.split(b" ")
+        if fields[2] == number:
+            return fields[fields.index(b"-") + 1].decode()
+    return "file system that is not listed"
 
 
 def _mount() -> None:

@@ -219,15 +219,17 @@ def test_the_hosts_own_netns_is_taken_only_when_that_is_meant(room: Room) -> Non
     cni.delete(conf, "c1", "/proc/self/ns/net", "pod0", CNI_NETNS_OVERRIDE="1")
 
 
-def test_a_bpffs_that_is_not_mounted_is_mounted(room: Room) -> None:
+@pytest.mark.parametrize("gone", ["umount /sys/fs/bpf", "mount --bind /sys /sys"])
+def test_a_bpffs_that_is_not_mounted_is_mounted(room: Room, gone: str) -> None:
+    """Nor seen: a new /sys hides the one of before, which /proc/mounts goes on to list."""
     conf = conf_for(HOST_GW)
     script = """
-        umount /sys/fs/bpf
+        eval "$2"
         echo "$1" | CNI_COMMAND=ADD "$0" && findmnt -no FSTYPE /sys/fs/bpf && ls /sys/fs/bpf/bypath/host-gw
         echo "$1" | CNI_COMMAND=DEL "$0"
     """
     done = room.node.run(
-        ["unshare", "-m", "sh", "-ec", script, room.path_of(HOST_GW), json.dumps(conf)],
+        ["unshare", "-m", "sh", "-ec", script, room.path_of(HOST_GW), json.dumps(conf), gone],
         env=environment(room, HOST_GW, ""),
     )
     assert done.stdout.splitlines()[1:] == ["bpf", "attachments", "links"]
