@@ -225,14 +225,14 @@ def test_a_bpffs_that_is_not_mounted_is_mounted(room: Room, gone: str) -> None:
     conf = conf_for(HOST_GW)
     script = """
         eval "$2"
-        echo "$1" | CNI_COMMAND=ADD "$0" && findmnt -no FSTYPE /sys/fs/bpf && ls /sys/fs/bpf/bypath/host-gw
+        echo "$1" | CNI_COMMAND=ADD "$0" && stat -fc %T /sys/fs/bpf && ls /sys/fs/bpf/bypath/host-gw
         echo "$1" | CNI_COMMAND=DEL "$0"
     """
     done = room.node.run(
         ["unshare", "-m", "sh", "-ec", script, room.path_of(HOST_GW), json.dumps(conf), gone],
         env=environment(room, HOST_GW, ""),
     )
-    assert done.stdout.splitlines()[1:] == ["bpf", "attachments", "links"]
+    assert done.stdout.splitlines()[1:] == ["bpf_fs", "attachments", "links"]
 
 
 def test_what_a_delegate_says_on_stderr_is_passed_on_and_stdout_stays_one_document(room: Room) -> None:
