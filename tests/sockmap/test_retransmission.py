@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,16 +12,20 @@ import pytest
 
 from tests.sockmap.attached import Attached
 from tests.sockmap.connections import Ends, connected, exact, to_the_end
+from tests.sockmap.exchange import in_pod
 from tests.sockmap.pods import Pod
 
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: every byte")]
 
-NO_ANSWERS = "add chain inet t out {{ type filter hook output priority 0; }}; add rule inet t out tcp sport {port} drop"
-NO_SEGMENTS = "add chain inet t in {{ type filter hook input priority 0; }}; add rule inet t in tcp dport {port} drop"
-
-
-def run_in(pod: Pod, *argv: str) -> None:
-    subprocess.run(["nsenter", f"--net={pod.path}", *argv], check=True)
+NO_ANSWERS = """
+    nft add table inet t
+    nft add chain inet t out '{{ type filter hook output priority 0; }}'
+    nft add rule inet t out tcp sport {port} drop
+"""
+NO_SEGMENTS = """
+    nft add chain inet t in '{{ type filter hook input priority 0; }}'
+    nft add rule inet t in tcp dport {port} drop
+"""
 
 
 @contextmanager
@@ -31,15 +34,15 @@ def untold(ends: Ends, sender: Pod, receiver: Pod, first: bytes) -> Iterator[Non
     port = ends.server.getsockname()[1]
     ends.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # Or else a probe would send the last segment alone.
-    run_in(sender, "sysctl", "-qw", "net.ipv4.tcp_early_retrans=0")
-    run_in(receiver, "nft", "add table inet t; " + NO_ANSWERS.format(port=port))
+    in_pod(sender, "sysctl -qw net.ipv4.tcp_early_retrans=0")
+    in_pod(receiver, NO_ANSWERS.format(port=port))
     try:
         ends.client.sendall(first)
         assert exact(ends.server, len(first)) == first
-        run_in(receiver, "nft", NO_SEGMENTS.format(port=port))
+        in_pod(receiver, NO_SEGMENTS.format(port=port))
         yield
     finally:
-        run_in(receiver, "nft", "delete table inet t")
+        in_pod(receiver, "nft delete table inet t")
 
 
 def gone_to_tcp(programs: Attached, ends: Ends) -> None:
@@ -49,7 +52,9 @@ def gone_to_tcp(programs: Attached, ends: Ends) -> None:
 
 
 @pytest.mark.parametrize("first_size", [1, 1000])
-def test_between_pods(accelerated: Attached, app: Pod, db: Pod, first_size: int) -> None:
+def test_a_segment_that_comes_again_with_the_next_is_read_once(
+    accelerated: Attached, app: Pod, db: Pod, first_size: int
+) -> None:
     first, second = os.urandom(first_size), os.urandom(300)
     with connected(app, db, db.ipv4) as ends:
         gone_to_tcp(accelerated, ends)
@@ -63,7 +68,7 @@ def test_between_pods(accelerated: Attached, app: Pod, db: Pod, first_size: int)
 
 
 @pytest.mark.parametrize("first_size", [2048, 4096, 40_000])
-def test_large_ones_over_loopback(accelerated: Attached, app: Pod, first_size: int) -> None:
+def test_a_large_segment_over_loopback_is_read_once(accelerated: Attached, app: Pod, first_size: int) -> None:
     first, second = os.urandom(first_size), os.urandom(20_000)
     with connected(app, app, "127.0.0.1") as ends:
         gone_to_tcp(accelerated, ends)
@@ -74,7 +79,7 @@ def test_large_ones_over_loopback(accelerated: Attached, app: Pod, first_size: i
         assert to_the_end(ends.server) == (b"", None)
 
 
-def test_one_whose_only_news_is_the_end(accelerated: Attached, app: Pod, db: Pod) -> None:
+def test_a_segment_whose_only_news_is_the_end_ends_the_stream(accelerated: Attached, app: Pod, db: Pod) -> None:
     with connected(app, db, db.ipv4) as ends:
         gone_to_tcp(accelerated, ends)
         with untold(ends, app, db, b"the last words"):

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.samples import Results
-from bench.sockmap import loads, plan, report, verdicts
+from bench.sockmap import loads, plan, report, rounds, verdicts
 from bench.sockmap.lab import SERVE, Lab
 from bench.targets import Verdict
 
@@ -126,6 +126,27 @@ def test_what_was_redirected_is_not_a_measure_of_plain_tcp() -> None:
             ask(a_lab(**counted), plan.PLAIN)
 
 
+def test_without_bypath_means_that_nobody_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the others are measured while the pods of the policy are selected, all of them as often."""
+    selected, seen = [True], []
+    lab = SimpleNamespace(select=lambda: selected.append(True), deselect=lambda: selected.append(False))
+
+    def connections(_lab: Lab, half: str, _place: str, _count: int) -> dict[str, float]:
+        seen.append((half, selected[-1]))
+        return {"p50_us": 1.0}
+
+    monkeypatch.setattr(loads, "connections", connections)
+    made = Results(dict(FACTS))
+    rounds._connect(cast(Lab, lab), made, plan.QUICK._replace(batches=3))
+    each = 3 * len(plan.PLACES)
+    assert seen.count((plan.PLAIN, False)) == each
+    assert seen.count((plan.PLAIN, True)) == seen.count((plan.BYPATH, True)) == each and len(seen) == 3 * each
+    assert [
+        made.of(name, plan.load(plan.CONNECT, plan.LOOPBACK), 0, "p50_us") for name in (plan.NOTHING, plan.BYPATH)
+    ] == [[1.0] * 3] * 2
+    assert selected[-1]
+
+
 def test_bulk_that_does_not_spill_is_not_a_measure_of_spills() -> None:
     spilled = a_lab(redirected_bytes=10, passed_bytes=990, spills=1)
     assert loads.bulk_that_spills(spilled, plan.BYPATH, plan.LOOPBACK, 100, 10)["redirected_percent"] == 1
@@ -185,6 +206,11 @@ def run(load: str, *words: str | int) -> Any:
     return json.loads(subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout)
 
 
+def connections_to(port: str) -> int:
+    """The client ends first, and so keeps a trace of each in TIME_WAIT."""
+    return len(subprocess.run(["ss", "-Htan", f"dport = :{port}"], capture_output=True, text=True).stdout.splitlines())
+
+
 @pytest.mark.parametrize("server", ["serve"], indirect=True)
 def test_the_load_counts_what_it_was_told_to(load: str, server: tuple[str, str, str]) -> None:
     _, port, pid = server
@@ -193,8 +219,10 @@ def test_the_load_counts_what_it_was_told_to(load: str, server: tuple[str, str, 
         assert seen["count"] == 50
         assert 0 < seen["p50_us"] <= seen["p99_us"] and seen["cpu_us"] > 0
     for flows in (1, 4):
+        before = connections_to(port)
         flow = run(load, "bulk", "127.0.0.1", port, 65536, 50, 0, flows, pid)
         assert flow["bytes"] % 65536 == 0 and flow["bytes_per_sec"] > 0 and flow["cpu_ns_per_byte"] > 0
+        assert connections_to(port) == before + flows
     assert run(load, "hold", "127.0.0.1", port, 2)["bytes"] > 0
 
 
