@@ -13,7 +13,8 @@
 #include "sockmap_kernel.h"
 #include "sockmap_maps.h"
 
-/* What every direction may queue, however full the node: about a TCP window. */
+/* About a TCP window. What every direction may queue however full the node, and what it may redirect before it looks
+ * again whether the node is full. */
 #define SM_WINDOW_BYTES (256 * 1024)
 #define SM_PAGE_SHIFT 12
 /* A peer unheard of after so many messages will not come: it was refused, or its address was forgotten. */
@@ -47,7 +48,6 @@ static __always_inline bool sm_has_met_peer(struct sm_sock *own)
 /* True when nothing is under way by TCP. */
 static __always_inline bool sm_peer_has_read_all(struct sm_sock *own, struct tcp_sock *tp)
 {
-	struct tcp_sock *peer = (struct tcp_sock *)own->peer_sock;
 	__u32 write_seq = tp->write_seq;
 
 	if (write_seq == own->read_seq)
@@ -56,7 +56,7 @@ static __always_inline bool sm_peer_has_read_all(struct sm_sock *own, struct tcp
 		own->route = SM_TCP_FOR_GOOD;
 		return false;
 	}
-	if (BPF_CORE_READ(peer, copied_seq) != write_seq)
+	if (SM_READ(struct tcp_sock, own->peer_sock, copied_seq) != write_seq)
 		return false;
 	own->read_seq = write_seq;
 	return true;
@@ -65,13 +65,12 @@ static __always_inline bool sm_peer_has_read_all(struct sm_sock *own, struct tcp
 /* Bytes in the peer's queue. */
 static __always_inline __u64 sm_queued_bytes(struct sm_sock *own)
 {
-	struct sock *peer = (struct sock *)own->peer_sock;
-	__u64 user_data = (__u64)BPF_CORE_READ(peer, sk_user_data);
+	__u64 user_data = (__u64)SM_READ(struct sock, own->peer_sock, sk_user_data);
 	struct sk_psock *psock = (struct sk_psock *)(user_data & ~SK_USER_DATA_BITS);
 	struct list_head *head = &psock->ingress_msg;
 
 	if (sm_kernel_counts())
-		return BPF_CORE_READ(psock, msg_tot_len);
+		return SM_READ(struct sk_psock, psock, msg_tot_len);
 	if (BPF_CORE_READ(head, next) == head)
 		own->queued_bytes = 0;
 	return own->queued_bytes;
@@ -98,9 +97,18 @@ static __always_inline bool sm_has_room(struct sm_sock *own, struct tcp_sock *tp
 {
 	__u64 queued = sm_queued_bytes(own);
 
-	if (queued && queued + size > own->limit_bytes)
+	if (!queued) {
+		own->unasked_bytes = 0;
+		return true;
+	}
+	if (queued + size > own->limit_bytes)
 		return false;
-	return queued + size <= SM_WINDOW_BYTES || !queued || !sm_node_is_full(tp);
+	if (own->unasked_bytes + size <= SM_WINDOW_BYTES)
+		return true;
+	if (queued + size > SM_WINDOW_BYTES && sm_node_is_full(tp))
+		return false;
+	own->unasked_bytes = 0;
+	return true;
 }
 
 static __always_inline bool sm_may_redirect(struct sm_sock *own, struct tcp_sock *tp, __u32 size)
@@ -131,6 +139,7 @@ static __always_inline void sm_was_redirected(struct sm_sock *own, struct sm_cou
 {
 	own->route = SM_REDIRECTING;
 	own->queued_bytes += size;
+	own->unasked_bytes += size;
 	count->redirected_msgs++;
 	count->redirected_bytes += size;
 }

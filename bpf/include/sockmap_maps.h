@@ -28,8 +28,10 @@ struct sm_sock {
 	__u32 limit_bytes;
 	__u32 read_seq;	    /* write_seq when the peer was last seen to have read all of it */
 	__u32 queued_bytes; /* redirected since the peer's queue was last seen empty; where the kernel does not count */
-	__u16 route;	    /* enum sm_route */
-	__u16 missed;	    /* messages sent while the peer was unheard of */
+	__u32 unasked_bytes; /* redirected since that, or since the node was last found to have room */
+	__u16 route;	     /* enum sm_route */
+	__u16 missed;	     /* messages sent while the peer was unheard of */
+	__u32 pad;
 };
 
 struct {

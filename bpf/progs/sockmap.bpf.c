@@ -69,7 +69,7 @@ int sm_msg(struct sk_msg_md *msg)
 	if (!sk)
 		return SK_PASS;
 	own = bpf_sk_storage_get(&state, sk, NULL, 0);
-	tp = bpf_skc_to_tcp_sock(sk);
+	tp = SM_CAN_PEEK ? SM_PEEK(struct tcp_sock, sk) : bpf_skc_to_tcp_sock(sk);
 	if (!own || !tp)
 		return SK_PASS;
 	before = own->route;

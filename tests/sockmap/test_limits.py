@@ -70,3 +70,39 @@ def test_stopped_readers_hold_the_nodes_limit_and_a_window_each(programs: Attach
         assert 32 * MIB < redirected <= 48 * MIB + STOPPED * WINDOW_BYTES + 8 * MIB
         for ends, sent in pairs:
             assert sha(exact(ends.server, len(sent))) == sha(sent)
+
+
+def test_a_node_that_fills_is_noticed_within_a_window(programs: Attached, app: Pod, db: Pod) -> None:
+    for pod in (app, db):
+        programs.add_pod(pod.cookie, [pod.ipv4], limit_bytes=64 * MIB)
+    with connected(app, db, db.ipv4) as ends:
+        sent = fill(ends.client, 4 * MIB)
+        redirected = programs.counters(app.cookie)["redirected_bytes"]
+        assert redirected == len(sent)
+        programs.set_node_limit(1)
+        sent += fill(ends.client)
+        found = programs.counters(app.cookie)
+        assert found["redirected_bytes"] - redirected <= WINDOW_BYTES
+        assert found["passed_bytes"] and found["spills"] == 1
+        assert sha(exact(ends.server, len(sent))) == sha(sent)
+
+
+def test_a_direction_on_a_full_node_queues_a_window_and_again_when_it_is_read(
+    programs: Attached, app: Pod, db: Pod
+) -> None:
+    for pod in (app, db):
+        programs.add_pod(pod.cookie, [pod.ipv4], limit_bytes=64 * MIB)
+    with connected(app, db, db.ipv4) as other, connected(app, db, db.ipv4) as ends:
+        # The kernel counts memory in steps of up to a MiB for each processor: what fills the node is more than that.
+        fill(other.client, 8 * MIB)
+        programs.set_node_limit(1)
+        for turn in range(1, 4):
+            before = programs.counters(app.cookie)["redirected_bytes"]
+            sent = fill(ends.client)
+            assert sha(exact(ends.server, len(sent))) == sha(sent)
+            found = programs.counters(app.cookie)
+            assert found["redirected_bytes"] - before == WINDOW_BYTES
+            assert found["spills"] == turn
+            # The message behind one that TCP had no room for goes by TCP: the kernel does not show it to the program.
+            ends.client.sendall(b"behind")
+            assert exact(ends.server, 6) == b"behind"
