@@ -10,7 +10,7 @@
  *   socks     sm_key                        a socket            sm_ops; elements go with their sockets
  *   hints     sm_key of SM_ACTIVE           sm_hint             sm_ops, LRU
  *   half      sm_key of SM_ACTIVE           u64                 sm_ops, LRU
- *   seen_seq  u64 socket cookie             u32                 sm_skb, LRU
+ *   seen_seq  u64 socket cookie             sm_seen             sm_skb, LRU
  *   state     a socket                      sm_sock             the programs
  *
  * Programs: sm_ops (sock_ops, root cgroup), sm_msg (sk_msg verdict) and sm_skb (sk_skb verdict), both on `socks`.

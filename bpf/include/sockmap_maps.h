@@ -34,6 +34,14 @@ struct sm_sock {
 	__u32 pad;
 };
 
+/* What one socket of `socks` has had by TCP. */
+struct sm_seen {
+	__u32 end_seq; /* behind the last byte */
+	/* A segment is missing that was acknowledged: nothing behind it may be read. Not redirected bytes either: the
+	 * kernel counts what is dropped as read, old bytes and all, so copied_seq never is write_seq again. */
+	__u32 torn;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, SM_PODS);
@@ -87,13 +95,12 @@ struct {
 	__type(value, __u64);
 } half SEC(".maps");
 
-/* A socket (its cookie) to which something came by TCP: behind the last byte of that. Not in `state`, which programs at
- * sm_skb's hook may not ask for. */
+/* By socket cookie. Not in `state`, which programs at sm_skb's hook may not ask for. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, SM_SOCKETS);
 	__type(key, __u64);
-	__type(value, __u32);
+	__type(value, struct sm_seen);
 } seen_seq SEC(".maps");
 
 struct {

@@ -29,25 +29,26 @@ static __always_inline bool sm_cut(struct __sk_buff *skb, __u32 bytes)
 	return !rest || !bpf_skb_adjust_room(skb, -(__s32)rest, 0, 0);
 }
 
-/* Cuts away what came before. False: the segment could not be made what it should be. */
+/* Cuts away what came before. False: the segment could not be made what it should be, or follows one that could not. */
 static __always_inline bool sm_begins_where_the_last_ended(struct __sk_buff *skb)
 {
 	struct tcp_skb_cb *segment = (struct tcp_skb_cb *)&((struct sk_buff *)skb)->cb;
 	__u32 begin = BPF_CORE_READ(segment, seq), end = BPF_CORE_READ(segment, end_seq);
 	__u64 cookie = bpf_get_socket_cookie(skb);
-	__u32 *seen = bpf_map_lookup_elem(&seen_seq, &cookie);
+	struct sm_seen *seen = bpf_map_lookup_elem(&seen_seq, &cookie);
+	struct sm_seen first = {.end_seq = end};
 	__s32 old;
 
 	if (!seen) {
 		/* The socket's first: nothing came before, and TCP does not keep what is old altogether. */
-		bpf_map_update_elem(&seen_seq, &cookie, &end, BPF_ANY);
+		bpf_map_update_elem(&seen_seq, &cookie, &first, BPF_ANY);
 		return true;
 	}
-	old = *seen - begin;
+	old = seen->end_seq - begin;
 	if (old > 0 && !sm_cut(skb, (__u32)old < skb->len ? (__u32)old : skb->len))
-		return false;
-	*seen = end;
-	return true;
+		seen->torn = true;
+	seen->end_seq = end;
+	return !seen->torn;
 }
 
 #endif

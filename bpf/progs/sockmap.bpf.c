@@ -10,8 +10,8 @@
  * Hooks: sm_ops is sock_ops on the root cgroup, sm_msg and sm_skb are the verdict programs of the sockhash `socks`.
  * Verdicts: sm_ops 1, always; sm_msg SK_PASS, which the kernel takes as a redirection after a successful
  * bpf_msg_redirect_hash(); sm_skb SK_PASS: with a program at that hook what comes by TCP is put into the queue of
- * what was redirected, of which FIONREAD tells; without it FIONREAD is 0 for bytes of TCP. SK_DROP when there is no
- * memory to cut from a segment what came before; the kernel has no way to have it sent again.
+ * what was redirected, of which FIONREAD tells; without it FIONREAD is 0 for bytes of TCP. SK_DROP from a segment on
+ * that there was no memory for to cut from it what came before; the kernel has no way to have it sent again.
  * Maps: sockmap_maps.h. Only sockets of network namespaces in `pods` are touched.
  */
 #include "vmlinux.h"

@@ -7,6 +7,7 @@ pods.py          two pods and the way between them
 connections.py   two connected sockets, and what one does with them
 load/            connections by the thousand that reuse their ports, one process for all ends; exchange.py runs it
 soak.py          `make soak`: the same load for as long as it takes
+starved.bpf.c    our programs where no segment can be cut, which must end the stream and not tear it
 naive.bpf.c      pairing by the client's address and port, which the same load must catch
 probe.bpf.c      whether the kernel's sockmap is fit, asked without any program of ours
 programs/        nginx, haproxy, Envoy, redis and PostgreSQL in accelerated pods

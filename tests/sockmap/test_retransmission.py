@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import struct
+import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.sockmap.attached import Attached
-from tests.sockmap.connections import Ends, connected, exact, to_the_end
+from tests.sockmap.attached import CHECKOUT, Attached, attach
+from tests.sockmap.connections import PATIENCE_SEC, Ends, connected, exact, to_the_end
 from tests.sockmap.exchange import in_pod
 from tests.sockmap.pods import Pod
 
@@ -84,4 +88,40 @@ def test_a_segment_whose_only_news_is_the_end_ends_the_stream(accelerated: Attac
         gone_to_tcp(accelerated, ends)
         with untold(ends, app, db, b"the last words"):
             ends.client.shutdown(socket.SHUT_WR)
+        assert to_the_end(ends.server) == (b"", None)
+
+
+def acknowledged(sender: socket.socket) -> None:
+    """Waits until the peer's TCP has all that was sent by TCP, whether it was read or not."""
+    deadline = time.monotonic() + PATIENCE_SEC
+    while unacknowledged := struct.unpack("=i", fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)))[0]:
+        assert time.monotonic() < deadline, f"{unacknowledged} bytes are still under way"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def starved(app: Pod, db: Pod) -> Iterator[Attached]:
+    """Programs that find no memory to cut a segment; whatever is behind unread bytes goes by TCP."""
+    with attach(CHECKOUT / "build/tests/starved.bpf.o") as made:
+        for pod in (app, db):
+            made.add_pod(pod.cookie, [pod.ipv4], limit_bytes=1)
+        yield made
+
+
+def test_nothing_is_read_behind_a_segment_that_could_not_be_cut(starved: Attached, app: Pod, db: Pod) -> None:
+    with connected(app, db, db.ipv4) as ends:
+        ends.client.sendall(b"once")
+        assert starved.counters(app.cookie)["redirected_msgs"] == 1
+        # This one is read meanwhile; what goes by TCP, the same again, waits behind it.
+        with untold(ends, app, db, b"once"):
+            ends.client.sendall(b"lost")
+        acknowledged(ends.client)
+        assert exact(ends.server, 4) == b"once"
+        ends.server.settimeout(1)
+        for _ in range(3):
+            ends.client.sendall(b"behind")
+            with pytest.raises(TimeoutError):
+                ends.server.recv(1)
+        assert starved.counters(app.cookie)["redirected_msgs"] == 1
+        ends.client.shutdown(socket.SHUT_WR)
         assert to_the_end(ends.server) == (b"", None)
