@@ -15,9 +15,9 @@ NOTHING = "no bypath"
 
 LOOPBACK, POD_TO_POD = "loopback", "pod to pod"
 PLACES = (LOOPBACK, POD_TO_POD)
-REQUESTS, BULK, SPILLING, CONNECT = "requests", "bulk", "bulk that spills", "connect"
+REQUESTS, BULK, SPILLING, CONNECT = "requests", "bulk of one flow", "bulk that spills", "connect"
 MALLOCED = "requests with malloc's buffers"
-BUSY, APART = "bulk of a busy node", "bulk between two processors"
+BUSY, AWAKE = "bulk of a busy node", "bulk of one flow, awake processors"
 THROUGH, STUCK = "through", "readers that never read"
 
 REQUEST_SIZES = (64, 1 * KIB, 16 * KIB, 64 * KIB)
@@ -36,7 +36,6 @@ PROXIES = ("nginx", "haproxy", "Envoy")
 
 SPILL_LIMIT_MIB, SPILL_STALL_MSEC = 1, 300
 """A limit of one direction instead of 64, and a reader that sleeps first, so that its sender reaches it."""
-APART_WRITES = (1 * KIB, 16 * KIB, 64 * KIB, 256 * KIB)
 STUCK_READERS = (1, 8, 32)
 NODE_LIMIT_MIB = 64
 """While readers are stuck: less than the connections may have one by one."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 from bench.samples import Results
-from bench.sockmap import loads, plan
+from bench.sockmap import loads, placing, plan
 from bench.sockmap.lab import Lab
 from tests.lab.node import CommandFailed
 from tests.sockmap.programs import proxies
@@ -41,7 +41,7 @@ def _case(
     for half in halves:
         try:
             figures = measure(lab, half)
-        except (loads.NotWhatItClaims, CommandFailed, TimeoutExpired) as error:
+        except (loads.NotWhatItClaims, placing.CannotStayAwake, CommandFailed, TimeoutExpired) as error:
             say(f"{load}, {half}: left out of this round: {error}")
             continue
         results.add(half, load, setting, **figures)
@@ -66,9 +66,9 @@ def _paths(effort: plan.Effort) -> Iterator[tuple[str, int, str, Measure]]:
         for size in (*plan.STREAM_WRITES, *plan.BULK_WRITES):
             pour = partial(loads.bulk, place=place, write_bytes=size, msec=effort.bulk_msec)
             yield plan.load(plan.BULK, place), size, "bytes_per_sec", pour
-        for size in plan.APART_WRITES:
-            across = partial(loads.bulk_apart, place=place, write_bytes=size, msec=effort.bulk_msec)
-            yield plan.load(plan.APART, place), size, "bytes_per_sec", across
+        for size in plan.BULK_WRITES:
+            awake = partial(loads.bulk_awake, place=place, write_bytes=size, msec=effort.bulk_msec)
+            yield plan.load(plan.AWAKE, place), size, "bytes_per_sec", awake
         for size in plan.SPILLING_WRITES:
             spill = partial(loads.bulk_that_spills, place=place, write_bytes=size, msec=effort.bulk_msec)
             yield plan.load(plan.SPILLING, place), size, "bytes_per_sec", spill

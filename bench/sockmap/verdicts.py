@@ -36,17 +36,17 @@ def requests(results: Results) -> Iterator[Verdict]:
 
 
 def bulk(results: Results) -> Iterator[Verdict]:
-    """Of many flows, and of one alone: that mostly tells how long it takes to wake a processor."""
+    """Of many flows, and of one alone: the last of these mostly tells how long it takes to wake a processor."""
     for place in plan.PLACES:
-        for name, words in ((plan.BUSY, plan.BUSY), (plan.BULK, "bulk of one flow")):
+        for name in (plan.BUSY, plan.AWAKE, plan.BULK):
             load = plan.load(name, place)
             rates = _changes(results, load, plan.JUDGED_WRITES, "bytes_per_sec")
             cpu = _changes(results, load, plan.JUDGED_WRITES, "cpu_ns_per_byte")
-            what = f"{words}, {plan.size_name(min(plan.JUDGED_WRITES))} or more, {place}"
+            what = f"{name}, {plan.size_name(min(plan.JUDGED_WRITES))} or more, {place}"
             yield Verdict(f"{what}: rate, change in %", min(rates, default=None), MIN_BULK_PERCENT, at_least=True)
             yield Verdict(f"{what}: CPU time of a byte, change in %", max(cpu, default=None), MAX_BULK_CPU_PERCENT)
             spills = [spills for size in plan.BULK_WRITES for spills in results.of(plan.BYPATH, load, size, "spills")]
-            yield Verdict(f"{words}, {place}: spills with a reader that reads, in all rounds", _sum(spills), 0)
+            yield Verdict(f"{name}, {place}: spills with a reader that reads, in all rounds", _sum(spills), 0)
 
 
 def _sum(samples: list[float]) -> float | None:

@@ -16,7 +16,9 @@ from tests.sockmap.pods import Pod, two_pods
 @pytest.fixture(scope="session", autouse=True)
 def built() -> None:
     """What `make test` has built already is up to date."""
-    subprocess.run(["make", "-s", "build/bpf/sockmap.bpf.o", "build/bpf/sockmap.sha256", "test-programs"], cwd=CHECKOUT, check=True)
+    subprocess.run(
+        ["make", "-s", "build/bpf/sockmap.bpf.o", "build/bpf/sockmap.sha256", "test-programs"], cwd=CHECKOUT, check=True
+    )
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.samples import Results
-from bench.sockmap import loads, plan, report, rounds, verdicts
+from bench.sockmap import loads, placing, plan, report, rounds, verdicts
 from bench.sockmap.lab import SERVE, Lab
 from bench.targets import Verdict
 
@@ -144,6 +144,26 @@ def test_without_bypath_means_that_nobody_is_selected(monkeypatch: pytest.Monkey
     load = plan.load(plan.CONNECT, plan.LOOPBACK)
     assert all(made.of(name, load, 0, "p50_us") == [1.0] * 3 for name in (plan.NOTHING, plan.PLAIN, plan.BYPATH))
     assert selected[-1]
+
+
+def test_processors_are_awake_as_long_as_the_file_that_says_so_is_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    driver, asked = tmp_path / "current_driver", tmp_path / "cpu_dma_latency"
+    monkeypatch.setattr(placing, "_IDLE_DRIVER", driver)
+    monkeypatch.setattr(placing, "_WAKE_UP_USEC", asked)
+    driver.write_text("intel_idle\n")
+    asked.touch()
+
+    def holders() -> list[Path]:
+        return [each for each in Path("/proc/self/fd").iterdir() if each.resolve() == asked]
+
+    with placing.awake():
+        assert asked.read_bytes() == bytes(4) and len(holders()) == 1
+    assert not holders()
+    driver.write_text("none\n")
+    with pytest.raises(placing.CannotStayAwake), placing.awake():
+        pass
 
 
 def test_bulk_that_does_not_spill_is_not_a_measure_of_spills() -> None:
