@@ -7,6 +7,7 @@ import sys
 import click
 
 from cli.bandwidth import bandwidth
+from cli.sockmap import sockmap
 from cni.errors import CniError
 
 
@@ -19,6 +20,7 @@ def main() -> None:
 
 
 main.add_command(bandwidth)
+main.add_command(sockmap)
 
 
 def run() -> None:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from typing import Any, NamedTuple
 
 import click
@@ -16,13 +14,16 @@ from bandwidth_edt.layout import PLUGIN
 
 from bpf import records
 from bpf.records import Record, Records
+from cli import pods
 from cli.quantity import Bits, bits_text, time_text
-from cni.errors import UNKNOWN_CONTAINER, CniError
-from cni.net import ipaddr
 
 _DIRECTIONS = {"egress": layout.EGRESS, "ingress": layout.INGRESS}
 _PLACES = {places: name for name, places in ENFORCE.items()} | {layout.AT_IFB: "ifb"}
-_SHORT_ID, _BAR = 12, 40
+_BAR = 40
+_NONE = (
+    "has limits; type: bypath bandwidth list. Only pods that got some from their runtime, by annotations or by the "
+    "conflist, can be given others"
+)
 
 
 class Limited(NamedTuple):
@@ -42,10 +43,7 @@ class Limited(NamedTuple):
         record = self.record
         found = {direction: setting for direction in _DIRECTIONS if (setting := self.setting(direction))}
         return {
-            "containerId": record.container_id,
-            "interface": record.ifname,
-            "netns": record.netns_path,
-            "addresses": [ipaddr.text_of(packed) for packed in record.addresses],
+            **pods.facts(record),
             **{direction: self._limit_facts(direction, setting) for direction, setting in found.items()},
         }
 
@@ -68,55 +66,29 @@ class Limited(NamedTuple):
         }
 
 
-def _require_root() -> None:
-    """Without it pins look as if they were not there."""
-    if os.geteuid():
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-
 def _all() -> list[Limited]:
-    _require_root()
+    pods.require_root()
     owned = records.open_if_any(PLUGIN)
     if owned is None:
         return []
     buckets = Buckets(PLUGIN)
-    found = [Limited(owned, buckets, *keys_and_record) for keys_and_record in owned.items()]
-    return sorted(found, key=lambda pod: (pod.record.container_id, pod.record.ifname))
+    return pods.in_order([Limited(owned, buckets, *keys_and_record) for keys_and_record in owned.items()])
 
 
 def _one(container_id: str, interface: str | None) -> Limited:
-    """The pod whose id begins so. Raises CniError when there is none, or more than one."""
-    ids = [pod for pod in _all() if pod.record.container_id.startswith(container_id)]
-    found = [pod for pod in ids if interface in (None, pod.record.ifname)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        those = ", ".join(f"{pod.record.container_id} {pod.record.ifname}" for pod in found)
-        raise CniError(UNKNOWN_CONTAINER, f"{container_id} is not one pod but several: {those}; see --interface")
-    raise CniError(
-        UNKNOWN_CONTAINER,
-        f"no pod {container_id} has limits; type: bypath bandwidth list. Only pods that got some from their runtime, "
-        "by annotations or by the conflist, can be given others",
-    )
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return pods.pick(_all(), container_id, interface, _NONE)
 
 
 def _limit_text(limit: dict[str, Any] | None) -> str:
     return f"{bits_text(limit['rate'])}, burst {time_text(limit['burstNs'])}, at {limit['at']}" if limit else "-"
 
 
-def _listing(pods: list[Limited]) -> str:
+def _listing(limited: list[Limited]) -> str:
     rows = [["POD", "INTERFACE", "ADDRESSES", "EGRESS", "INGRESS"]]
-    for pod in pods:
+    for pod in limited:
         facts = pod.facts()
-        limited = [_limit_text(facts.get(direction)) for direction in _DIRECTIONS]
-        pod_id = facts["containerId"][:_SHORT_ID] or "(a long id)"
-        rows.append([pod_id, facts["interface"], " ".join(facts["addresses"]), *limited])
-    return _columns(rows)
+        rows.append([*pods.name(facts), *(_limit_text(facts.get(direction)) for direction in _DIRECTIONS)])
+    return pods.columns(rows)
 
 
 def _delays_text(delays: list[int]) -> str:
@@ -127,13 +99,11 @@ def _delays_text(delays: list[int]) -> str:
         most = time_text(1 << layout.HIST_SHIFT + place)
         until = f"< {most}" if place < len(delays) - 1 else "longer"
         rows.append([f"  {until}", str(count), "█" * round(_BAR * count / max(delays)) if count else ""])
-    return _columns(rows)
+    return pods.columns(rows)
 
 
 def _shown(facts: dict[str, Any]) -> str:
-    lines = [
-        f"pod {facts['containerId']}, {facts['interface']} in {facts['netns']}: {' '.join(facts['addresses'])}",
-    ]
+    lines = [pods.heading(facts)]
     for direction in _DIRECTIONS:
         limit = facts.get(direction)
         lines += ["", f"{direction}: {_limit_text(limit)}"]
@@ -163,30 +133,25 @@ def bandwidth() -> None:
     pass
 
 
-_pod = click.argument("pod")
-_interface = click.option("--interface", metavar="NAME", help="Of a pod with limits on several.")
-_as_json = click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
-
-
 @bandwidth.command("list", help="All pods that have limits.")
-@_as_json
+@pods.AS_JSON
 def list_pods(as_json: bool) -> None:
-    pods = _all()
-    click.echo(json.dumps([pod.facts() for pod in pods], indent=2) if as_json else _listing(pods))
+    limited = _all()
+    click.echo(json.dumps([pod.facts() for pod in limited], indent=2) if as_json else _listing(limited))
 
 
 @bandwidth.command(help="One POD, by its container id or the beginning of it: its limits, and what its packets met.")
-@_pod
-@_interface
-@_as_json
+@pods.POD
+@pods.INTERFACE
+@pods.AS_JSON
 def show(pod: str, interface: str | None, as_json: bool) -> None:
     facts = _one(pod, interface).facts()
     click.echo(json.dumps(facts, indent=2) if as_json else _shown(facts))
 
 
 @bandwidth.command("set", help=_CHANGE_HELP)
-@_pod
-@_interface
+@pods.POD
+@pods.INTERFACE
 @click.option("--egress", type=Bits(or_none=True), help="Bits per second out of the pod, or none.")
 @click.option("--egress-burst", type=Bits(), help="Without it 10 ms of the rate.")
 @click.option("--ingress", type=Bits(or_none=True), help="Bits per second into the pod, or none.")
@@ -216,7 +181,7 @@ def change(
 
 @bandwidth.command(help=_RELEASE_HELP)
 def release() -> None:
-    _require_root()
+    pods.require_root()
     if saved.indexes():
         limits.settle_nics(at_once=True)
     left = saved.indexes()

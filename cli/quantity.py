@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rates, bursts and times as people write them: 50M is fifty million bits, as in a pod's annotations."""
+"""Rates, bursts, sizes and times as people write them: 50M is fifty million bits, as in a pod's annotations."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def bits_text(bits: int) -> str:
         if bits >= _FACTORS[suffix] and bits * 1000 % _FACTORS[suffix] == 0:
             return f"{Decimal(bits) / _FACTORS[suffix]:f}{suffix}"
     return str(bits)
+
+
+def bytes_text(count: int) -> str:
+    """Three digits at most: 512 B, 1.5 KiB, 64 MiB."""
+    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 1 << shift:
+            value = count / (1 << shift)
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{count} B"
 
 
 def time_text(ns: int) -> str:

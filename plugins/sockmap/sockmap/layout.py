@@ -83,6 +83,17 @@ def pack_policy(scopes: int, limit_bytes: int, ports: list[int], uids: list[int]
     )
 
 
+def ports_of(policy: bytes) -> list[int]:
+    """Those that are excluded."""
+    return [port for port in _PORTS.unpack(POLICY.named(policy)["exclude_ports"]) if port]
+
+
+def uids_of(policy: bytes) -> list[int]:
+    """Those that are excluded."""
+    named = POLICY.named(policy)
+    return list(_UIDS.unpack(named["exclude_uids"])[: named["uid_count"]])
+
+
 def sum_counters(values: bytes, stride_bytes: int) -> dict[str, int]:
     """Of all CPUs, from the value that a per-CPU lookup returns."""
     each = [COUNTERS.named(values[at : at + COUNTERS.size]) for at in range(0, len(values), stride_bytes)]

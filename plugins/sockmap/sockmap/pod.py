@@ -39,6 +39,15 @@ class Maps:
         """One for all pods of the node, whatever their network: the last ADD's."""
         self._node.put(_KEY_0, layout.NODE.pack(limit_bytes))
 
+    def node_limit_bytes(self) -> int:
+        """0: the first figure of net.ipv4.tcp_mem."""
+        limit: int = layout.NODE.named(self._node.get(_KEY_0) or bytes(layout.NODE.size))["limit_bytes"]
+        return limit
+
+    def counters(self, cookie: int) -> dict[str, int] | None:
+        values = self._counters.get(U64.pack(cookie))
+        return None if values is None else layout.sum_counters(values, self._counters.stride_bytes)
+
     def have_counters(self, cookie: int) -> None:
         """Those of a pod that has some go on."""
         key = U64.pack(cookie)

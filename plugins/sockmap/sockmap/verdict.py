@@ -45,6 +45,14 @@ def find(wanted: Object, test: Callable[[Object], str]) -> str:
         return fault
 
 
+def forget() -> None:
+    """The next one who asks tests again."""
+    try:
+        posix.unlink(PATH)
+    except FileNotFoundError:
+        return
+
+
 def _remember(wanted: Object, fault: str) -> None:
     """Whole or not at all."""
     bpffs.ensure_run_directory()
