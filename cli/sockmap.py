@@ -91,7 +91,8 @@ def _shown(facts: dict[str, Any]) -> str:
         f"{pods.heading(facts)} (cookie {facts['netnsCookie']})",
         f"policy: {_policy_text(facts)}",
         "",
-        f"  {count['paired']} sockets were joined, {count['skipped']} stayed plain, {count['insert_fail']} found no room",
+        f"  {count['paired']} sockets were joined, {count['skipped']} stayed plain, "
+        f"{count['insert_fail']} found no room",
         f"  {count['redirected_msgs']} messages of {bytes_text(count['redirected_bytes'])} went past TCP",
         f"  {count['passed_msgs']} of {bytes_text(count['passed_bytes'])} of joined sockets went by TCP: "
         f"{count['fallback_conns']} directions began so, {count['spills']} times one's reader lagged",

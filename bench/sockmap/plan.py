@@ -42,18 +42,20 @@ NODE_LIMIT_MIB = 64
 
 
 class Effort(NamedTuple):
-    """requests: of a size in a round; chained: the same through proxies; bulk_msec: of each flow; connections: of each
-    batch, of which a round has `batches` for each contender."""
+    """requests: of a size in a round; chained: the same through proxies; bulk_msec, busy_msec: of each flow, alone and
+    with others, whose places on the processors change now and then; connections: of each batch, of which a round has
+    `batches` for each contender."""
 
     requests: int
     chained: int
     bulk_msec: int
+    busy_msec: int
     connections: int
     batches: int
 
 
-FULL = Effort(12_000, 2_000, 300, 500, 20)
-QUICK = Effort(3_000, 800, 150, 500, 2)
+FULL = Effort(12_000, 2_000, 300, 1_000, 500, 20)
+QUICK = Effort(3_000, 800, 150, 150, 500, 2)
 
 
 def load(name: str, place: str) -> str:

@@ -139,7 +139,7 @@ def _flows(results: Results, name: str, writes: Sequence[int]) -> str:
 
 
 def busy(results: Results) -> str:
-    note = _BUSY.format(flows=plan.FLOWS_OF_A_CPU, msec=plan.Effort(*results.facts["effort"]).bulk_msec)
+    note = _BUSY.format(flows=plan.FLOWS_OF_A_CPU, msec=plan.Effort(*results.facts["effort"]).busy_msec)
     return f"## {plan.BUSY.capitalize()}\n\n{note}![bulk]({BULK_PLOT})\n\n" + _flows(
         results, plan.BUSY, plan.BUSY_WRITES
     )

@@ -61,7 +61,7 @@ def _paths(effort: plan.Effort) -> Iterator[tuple[str, int, str, Measure]]:
             )
             yield plan.load(plan.MALLOCED, place), size, "p50_us", behind
         for size in plan.BUSY_WRITES:
-            busy = partial(loads.bulk_busy, place=place, write_bytes=size, msec=effort.bulk_msec)
+            busy = partial(loads.bulk_busy, place=place, write_bytes=size, msec=effort.busy_msec)
             yield plan.load(plan.BUSY, place), size, "bytes_per_sec", busy
         for size in (*plan.STREAM_WRITES, *plan.BULK_WRITES):
             pour = partial(loads.bulk, place=place, write_bytes=size, msec=effort.bulk_msec)
