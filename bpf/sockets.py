@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs on sockets: a sock_ops program on all of the node, which puts some into a map, and the map's own programs.
+"""Programs on sockets: sock_ops programs on cgroups, which put some into a map, and the map's own programs.
 
-The first is a link to the root cgroup, pinned; the others go with the map. A socket keeps the programs that the map had
+The first are links, pinned; the others go with the map. A socket keeps the programs that the map had
 when it entered, until it is closed: replacing or taking away programs never touches an open connection, and no element
 of the map is ever deleted from here.
 """
@@ -42,62 +42,111 @@ def root_cgroup() -> str:
     )
 
 
-class SocketPrograms:
-    """Three programs and a map of one plugin, by their names, which are their pins' too.
+class CgroupLink:
+    """A sock_ops program on a cgroup: it sees all sockets of the processes in it, and in those below.
 
-    entry    sock_ops: sees every socket of the node, and puts those of its choice into the map
-    message  sk_msg verdict of the map: sees what its sockets send
-    stream   sk_skb verdict of the map: sees what its sockets receive
-
-    Whoever calls holds the plugin's lock, and has the object loaded (loader.ensure()).
+    Pinned under a name that tells its place from others of the program. Whoever calls holds the plugin's lock, and has
+    the object loaded (loader.ensure()).
     """
 
-    __slots__ = ("entry", "link_path", "message", "plugin", "sockets", "stream")
+    __slots__ = ("_plugin", "_program", "path")
 
-    def __init__(self, plugin: str, sockets: str, entry: str, message: str, stream: str) -> None:
-        self.plugin = plugin
-        self.sockets = sockets
-        self.entry = entry
-        self.message = message
-        self.stream = stream
-        self.link_path = pins.link(plugin, entry, _PLACE)
+    def __init__(self, plugin: str, program: str, place: str) -> None:
+        self._plugin = plugin
+        self._program = program
+        self.path = pins.link(plugin, program, place)
 
-    def attach(self) -> None:
-        """Attach what is not; cheap when all is. No socket may enter a map that has no programs yet."""
-        if self._map_faults():
-            self.renew()
-        if self._link_info()[1]:
+    def attach(self, directory: str) -> None:
+        """To this cgroup and no other; cheap when it is."""
+        if self._info()[1] == _directory_id(directory):
             return
-        bpffs.unlink(self.link_path)
-        program, cgroup = self._open(self.entry), _open_directory(root_cgroup())
+        self.detach()
+        program, cgroup = command.obj_get(pins.pin(self._plugin, self._program)), _open_directory(directory)
         try:
             link = _create_link(program, cgroup)
             try:
-                command.obj_pin(link, self.link_path)
+                command.obj_pin(link, self.path)
             finally:
                 posix.close(link)
         finally:
             posix.close(program)
             posix.close(cgroup)
 
+    def detach(self) -> None:
+        """What has been taken away already is fine."""
+        try:
+            link = command.obj_get(self.path)
+        except FileNotFoundError:
+            return
+        try:
+            command.link_detach(link)
+        finally:
+            posix.close(link)
+        bpffs.unlink(self.path)
+
+    def is_attached(self) -> bool:
+        """To a cgroup that is still there."""
+        return self._info()[1] != 0
+
+    def faults(self, directory: str, name: str) -> list[str]:
+        """For CHECK: what is not as `attach` left it, as sentences; name: of the cgroup."""
+        program_id, cgroup_id = self._info()
+        if cgroup_id != _directory_id(directory):
+            return [f"{self._program} is not attached to {name}"]
+        if program_id != _pinned_id(self._plugin, self._program):
+            return [f"another version of {self._program} is attached to {name}"]
+        return []
+
+    def _info(self) -> tuple[int, int]:
+        """(program id, lower half of the cgroup's id); the second is 0 when there is no link, or no cgroup any more."""
+        try:
+            link = command.obj_get(self.path)
+        except FileNotFoundError:
+            return 0, 0
+        try:
+            return command.link_info(link)
+        finally:
+            posix.close(link)
+
+
+class SocketPrograms:
+    """Three programs and a map of one plugin, by their names, which are their pins' too.
+
+    entry    sock_ops on the root: sees every socket of the node, and puts those of its choice into the map
+    message  sk_msg verdict of the map: sees what its sockets send
+    stream   sk_skb verdict of the map: sees what its sockets receive
+
+    Whoever calls holds the plugin's lock, and has the object loaded (loader.ensure()).
+    """
+
+    __slots__ = ("entry", "message", "plugin", "sockets", "stream")
+
+    def __init__(self, plugin: str, sockets: str, entry: str, message: str, stream: str) -> None:
+        self.plugin = plugin
+        self.sockets = sockets
+        self.entry = CgroupLink(plugin, entry, _PLACE)
+        self.message = message
+        self.stream = stream
+
+    def attach(self) -> None:
+        """Attach what is not; cheap when all is."""
+        self.attach_to_map()
+        self.entry.attach(root_cgroup())
+
+    def attach_to_map(self) -> None:
+        """No socket may enter a map that has no programs yet."""
+        if self.map_faults():
+            self.renew()
+
     def renew(self) -> None:
-        """For loader.ensure(), after an upgrade: sockets that enter from now on get the pinned programs. The link has
+        """For loader.ensure(), after an upgrade: sockets that enter from now on get the pinned programs. Links have
         been moved by the loader."""
         for name, hook in self._verdicts():
             self._on_map(command.map_attach, name, hook)
 
     def detach(self) -> None:
         """No socket enters any more, and the map is without programs. What has been taken away already is fine."""
-        try:
-            link = command.obj_get(self.link_path)
-        except FileNotFoundError:
-            link = -1
-        if link >= 0:
-            try:
-                command.link_detach(link)
-            finally:
-                posix.close(link)
-            bpffs.unlink(self.link_path)
+        self.entry.detach()
         for name, hook in self._verdicts():
             try:
                 self._on_map(command.map_detach, name, hook)
@@ -106,21 +155,16 @@ class SocketPrograms:
 
     def faults(self) -> list[str]:
         """For CHECK: what is not as `attach` left it, as sentences; empty when all is."""
-        program_id, cgroup_id = self._link_info()
-        found = []
-        if cgroup_id != _directory_id(root_cgroup()):
-            found = [f"{self.entry} is not attached to the root cgroup"]
-        elif program_id != self._id(self.entry):
-            found = [f"another version of {self.entry} is attached to the root cgroup"]
-        return found + self._map_faults()
+        return self.entry.faults(root_cgroup(), "the root cgroup") + self.map_faults()
 
-    def _map_faults(self) -> list[str]:
-        descriptor = self._open(self.sockets)
+    def map_faults(self) -> list[str]:
+        """Of the two programs that are not a cgroup's."""
+        descriptor = command.obj_get(pins.pin(self.plugin, self.sockets))
         try:
             return [
                 f"the map {self.sockets} does not give {name} to its sockets"
                 for name, hook in self._verdicts()
-                if command.map_programs(descriptor, hook) != [self._id(name)]
+                if command.map_programs(descriptor, hook) != [_pinned_id(self.plugin, name)]
             ]
         finally:
             posix.close(descriptor)
@@ -129,9 +173,9 @@ class SocketPrograms:
         return (self.message, command.SK_MSG_VERDICT), (self.stream, command.SK_SKB_VERDICT)
 
     def _on_map(self, act: Callable[[int, int, int], object], name: str, hook: int) -> None:
-        program = self._open(name)
+        program = command.obj_get(pins.pin(self.plugin, name))
         try:
-            descriptor = self._open(self.sockets)
+            descriptor = command.obj_get(pins.pin(self.plugin, self.sockets))
             try:
                 act(program, descriptor, hook)
             finally:
@@ -139,27 +183,13 @@ class SocketPrograms:
         finally:
             posix.close(program)
 
-    def _open(self, name: str) -> int:
-        return command.obj_get(pins.pin(self.plugin, name))
 
-    def _id(self, name: str) -> int:
-        descriptor = self._open(name)
-        try:
-            return command.object_id(descriptor)
-        finally:
-            posix.close(descriptor)
-
-    def _link_info(self) -> tuple[int, int]:
-        """(program id, lower half of the cgroup's id) of the pinned link; the second is 0 when there is none, or its
-        cgroup is gone."""
-        try:
-            link = command.obj_get(self.link_path)
-        except FileNotFoundError:
-            return 0, 0
-        try:
-            return command.link_info(link)
-        finally:
-            posix.close(link)
+def _pinned_id(plugin: str, name: str) -> int:
+    descriptor = command.obj_get(pins.pin(plugin, name))
+    try:
+        return command.object_id(descriptor)
+    finally:
+        posix.close(descriptor)
 
 
 def _open_directory(path: str) -> int:

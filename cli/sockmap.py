@@ -44,6 +44,7 @@ class Accelerated(NamedTuple):
         return {
             **pods.facts(self.record),
             "netnsCookie": cookie,
+            "ownCgroup": bool(found["flags"] & layout.OWN_CGROUP),
             "scopes": [name for bit, name in _SCOPES.items() if found["flags"] & bit],
             "limitBytes": found["limit_bytes"],
             "excludePorts": layout.ports_of(packed),
@@ -82,6 +83,7 @@ def _policy_text(facts: dict[str, Any]) -> str:
     for name, key in (("ports", "excludePorts"), ("users", "excludeUIDs")):
         if facts[key]:
             words.append(f"not {name} {', '.join(map(str, facts[key]))}")
+    words.append(f"seen at {'its own' if facts['ownCgroup'] else 'the root'} cgroup")
     return "; ".join(words)
 
 
@@ -122,8 +124,18 @@ def _status() -> dict[str, Any]:
         "nodeLimitBytes": accelerated[0].maps.node_limit_bytes() or _tcp_mem_bytes(),
         "sockets": sockets,
         "socketsMax": sockets_max,
-        "faults": node.PROGRAMS.faults(),
+        "faults": _faults(accelerated),
     }
+
+
+def _faults(accelerated: list[Accelerated]) -> list[str]:
+    """What is attached no more, as sentences; CHECK knows more, since it is told which cgroup is a pod's."""
+    found = node.PROGRAMS.faults() if accelerated[0].maps.needs_root() else node.PROGRAMS.map_faults()
+    for pod in accelerated:
+        facts = pod.facts()
+        if facts["ownCgroup"] and not node.link_of_pod(pod.record.number).is_attached():
+            found.append(f"sm_pod_ops is not attached to the cgroup of pod {pods.name(facts)[0]}")
+    return found
 
 
 def _joined() -> tuple[int, int]:

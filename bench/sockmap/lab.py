@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from bench.sockmap import plan
 from tests.lab.executable import REPO
 from tests.lab.node import Node
 from tests.lab.residue import difference, remember
-from tests.plugins.sockmap_lab import Pod, dump, links
+from tests.plugins.sockmap_lab import Pod, cgroups, dump, links
 from tests.sockmap.programs import proxies
 
 LOAD = str(REPO / "build/bench/load")
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
     def load(self, *words: str | int) -> dict[str, float]:
         """What one run of the load in `app` printed. Raises CommandFailed."""
-        argv = [LOAD, *map(str, words)]
+        argv = self.app.started([LOAD, *map(str, words)])
         figures: dict[str, float] = json.loads(self.app.node.pod_run(self.app.name, argv, timeout=PATIENCE_SEC).stdout)
         return figures
 
@@ -56,8 +56,8 @@ class Pair(NamedTuple):
 class Lab:
     """Make it with `create()`; the pairs are made once and measured in turn."""
 
-    def __init__(self, programs: ExitStack, node: Node, room: Path) -> None:
-        self._programs, self._room = programs, room
+    def __init__(self, programs: ExitStack, node: Node, room: Path, give_cgroup: Callable[[Pod], None]) -> None:
+        self._programs, self._room, self._give_cgroup = programs, room, give_cgroup
         self.node = node
         self.pairs = {half: self._pair(number) for number, half in enumerate(plan.HALVES)}
         self.select()
@@ -69,8 +69,8 @@ class Lab:
         it was: what does not clean up costs more than was measured."""
         with Node.create("bench-sockmap") as node:
             remember(node)
-            with ExitStack() as programs:
-                made = cls(programs, node, room)
+            with cgroups(node) as give_cgroup, ExitStack() as programs:
+                made = cls(programs, node, room, give_cgroup)
                 yield made
             for pair in made.pairs.values():
                 for pod in pair.pods:
@@ -80,10 +80,11 @@ class Lab:
             if left:
                 raise RuntimeError(f"the pods are gone, and the node is not as it was: {left}")
 
-    def select(self, **keys: int) -> None:
-        """keys: of the policy, beside mode "all"; it is for connections that are made afterwards."""
+    def select(self, *, by_root: bool = False, **keys: int) -> None:
+        """keys: of the policy, beside mode "all"; it is for connections that are made afterwards. by_root: the runtime
+        names no cgroup."""
         for pod in self.pairs[plan.BYPATH].pods:
-            pod.add(**keys)
+            pod.add(**({} if by_root else pod.own_cgroup()), **keys)
 
     def deselect(self) -> None:
         """Nobody is selected any more, and so nothing of bypath-sockmap is attached."""
@@ -112,6 +113,7 @@ class Lab:
         for name in (f"app{number}", f"db{number}"):
             self.node.add_pod_netns(name)
             pods.append(Pod(self.node, name))
+            self._give_cgroup(pods[-1])
         app, db = pods
         pair = Pair(app, db, {})
         for pod in pods:
@@ -133,5 +135,5 @@ class Lab:
 
     def _start(self, pair: Pair, pod: Pod, program: str, argv: list[str], port: int) -> None:
         log = self._room / f"{pod.name}-{program}.log"
-        child = self._programs.enter_context(proxies.running(self.node, pod.name, argv, log, port))
+        child = self._programs.enter_context(proxies.running(self.node, pod.name, pod.started(argv), log, port))
         pair.pids[pod.name, program] = child.pid

@@ -12,6 +12,8 @@ BYPATH, PLAIN = "bypath-sockmap", "plain TCP"
 HALVES = (BYPATH, PLAIN)
 NOTHING = "no bypath"
 """Only for what connecting costs: not even the program that looks at every connection is attached."""
+ROOTED = "not selected, root cgroup"
+"""The same, beside pods whose cgroup the runtime has not named, as plain TCP is beside those whose it has."""
 
 LOOPBACK, POD_TO_POD = "loopback", "pod to pod"
 PLACES = (LOOPBACK, POD_TO_POD)

@@ -78,8 +78,9 @@ that all of them keep; one thread each. {versions}
 """
 _CONNECT = """connect() and close(), without a byte; the server closes in between. "{nothing}": no pod of the node has a
 policy, and so no program is attached. "{plain}" are pods without a policy beside pods that have one; they, and
-every other process of the node, must not notice. In brackets the median of what each batch took more than the one
-without bypath right beside it.
+every other process of the node, must not notice. The runtime names the cgroups of those (`cgroupPath`), and has not in
+the column of the root cgroup. In brackets the median of what each batch took more than the one without bypath right
+beside it.
 
 """
 _STUCK = """Connections to readers that never read, each filled until its sender can write no more, under a limit of
@@ -173,7 +174,7 @@ def chains(results: Results) -> str:
 
 
 def connections(results: Results) -> str:
-    contenders = (plan.NOTHING, plan.PLAIN, plan.BYPATH)
+    contenders = (plan.NOTHING, plan.PLAIN, plan.ROOTED, plan.BYPATH)
     rows = []
     for place in plan.PLACES:
         load = plan.load(plan.CONNECT, place)
@@ -185,7 +186,7 @@ def connections(results: Results) -> str:
                 cells.append(median if contender == plan.NOTHING else f"{median} ({number(change, 1, signed=True)} %)")
             rows.append((f"{place}: {_WORDS[figure]}", *cells))
     note = _CONNECT.format(nothing=plan.NOTHING, plain="not selected")
-    head = ("", plan.NOTHING, "not selected", "selected")
+    head = ("", plan.NOTHING, "not selected", plan.ROOTED, "selected")
     return f"## Connecting\n\n{note}" + table(head, rows)
 
 

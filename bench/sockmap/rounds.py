@@ -79,20 +79,26 @@ def _paths(effort: plan.Effort) -> Iterator[tuple[str, int, str, Measure]]:
 
 
 def _connect(lab: Lab, results: Results, effort: plan.Effort) -> None:
-    """Batches of the three contenders in turn, to and fro; without bypath the pods that are never selected connect."""
-
-    selected = True
+    """Batches of the contenders in turn, to and fro; unless pods of the policy connect, those that are never selected
+    do."""
+    states: dict[str, Callable[[], None]] = {
+        plan.NOTHING: lab.deselect,
+        plan.ROOTED: partial(lab.select, by_root=True),
+        plan.PLAIN: lab.select,
+        plan.BYPATH: lab.select,
+    }
+    state = states[plan.BYPATH]
 
     def batch(contender: str, place: str) -> None:
-        nonlocal selected
-        if selected != (contender != plan.NOTHING):
-            selected = not selected
-            (lab.select if selected else lab.deselect)()
-        half = plan.PLAIN if contender == plan.NOTHING else contender
+        nonlocal state
+        if state != states[contender]:
+            state = states[contender]
+            state()
+        half = contender if contender == plan.BYPATH else plan.PLAIN
         figures = loads.connections(lab, half, place, effort.connections)
         results.add(contender, plan.load(plan.CONNECT, place), 0, **figures)
 
-    contenders = (plan.NOTHING, plan.PLAIN, plan.BYPATH)
+    contenders = tuple(states)
     for place in plan.PLACES:
         for number in range(effort.batches):
             for contender in contenders[:: -1 if number % 2 else 1]:

@@ -13,8 +13,9 @@
  *   seen_seq  u64 socket cookie             sm_seen             sm_skb, LRU
  *   state     a socket                      sm_sock             the programs
  *
- * Programs: sm_ops (sock_ops, root cgroup), sm_msg (sk_msg verdict) and sm_skb (sk_skb verdict), both on `socks`.
- * The order for a pod that comes: counters, pod_ips, pods. One that goes: pods, pod_ips, counters.
+ * Programs: sm_ops and sm_pod_ops (sock_ops, root cgroup and pods' own), sm_msg (sk_msg verdict) and sm_skb (sk_skb
+ * verdict), both on `socks`. The order for a pod that comes: counters, pod_ips, pods. One that goes: pods, pod_ips,
+ * counters.
  */
 #ifndef BYPATH_SOCKMAP_H
 #define BYPATH_SOCKMAP_H
@@ -33,9 +34,12 @@ enum sm_scope {
 	SM_POD = 2,	/* the other end in another pod of the node, whose policy must say so too */
 };
 
+/* Another bit of the flags: the pod's sockets are sm_pod_ops's, on its own cgroup, and not sm_ops's on the root. */
+#define SM_OWN_CGROUP 4
+
 /* A pod without a policy takes no part. A change is for new connections only. */
 struct sm_policy {
-	__u32 flags; /* enum sm_scope bits */
+	__u32 flags; /* enum sm_scope bits, SM_OWN_CGROUP */
 	/* Unread bytes in one direction of one connection, above which it goes by TCP. */
 	__u32 limit_bytes;
 	/* Host byte order; the first 0 ends them. Of either end, as this pod sees them. */

@@ -7,8 +7,9 @@
  *
  *   handshake: SYN [sm_ops: sm_announce] SYN-ACK [sm_ops: sm_join] ACK [sm_ops: sm_join]
  *
- * Hooks: sm_ops is sock_ops on the root cgroup, sm_msg and sm_skb are the verdict programs of the sockhash `socks`.
- * Verdicts: sm_ops 1, always; sm_msg SK_PASS, which the kernel takes as a redirection after a successful
+ * Hooks: sm_ops is sock_ops on the root cgroup, sm_pod_ops the same on the cgroups of pods that have one of their own;
+ * sm_msg and sm_skb are the verdict programs of the sockhash `socks`.
+ * Verdicts: sm_ops and sm_pod_ops 1, always; sm_msg SK_PASS, which the kernel takes as a redirection after a successful
  * bpf_msg_redirect_hash(); sm_skb SK_PASS: with a program at that hook what comes by TCP is put into the queue of
  * what was redirected, of which FIONREAD tells; without it FIONREAD is 0 for bytes of TCP. SK_DROP from a segment on
  * that there was no memory for to cut from it what came before; the kernel has no way to have it sent again.
@@ -23,8 +24,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-SEC("sockops")
-int sm_ops(struct bpf_sock_ops *ops)
+static __always_inline void sm_see(struct bpf_sock_ops *ops, bool at_root)
 {
 	struct bpf_sock_ops_kern *kernel = (struct bpf_sock_ops_kern *)ops;
 	__u32 op = ops->op, is_fullsock = ops->is_fullsock;
@@ -34,18 +34,19 @@ int sm_ops(struct bpf_sock_ops *ops)
 
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB || op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
 		sm_leave(ops);
-		return 1;
+		return;
 	}
 	if (op != BPF_SOCK_OPS_RWND_INIT && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
 	    op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
-		return 1;
+		return;
 	/* A client chooses its window too. */
 	if (op == BPF_SOCK_OPS_RWND_INIT && is_fullsock)
-		return 1;
+		return;
 	cookie = bpf_get_netns_cookie(ops);
 	policy = bpf_map_lookup_elem(&pods, &cookie);
-	if (!policy)
-		return 1;
+	/* A pod with a cgroup of its own is below the root, too: one of the two programs is for it. */
+	if (!policy || at_root == !!(policy->flags & SM_OWN_CGROUP))
+		return;
 	sk = BPF_CORE_READ(kernel, sk);
 	if (op == BPF_SOCK_OPS_RWND_INIT)
 		sm_announce((struct tcp_request_sock *)sk, policy, cookie);
@@ -53,6 +54,19 @@ int sm_ops(struct bpf_sock_ops *ops)
 		sm_join(ops, (struct tcp_sock *)sk, SM_ACTIVE, policy, cookie);
 	else
 		sm_join(ops, (struct tcp_sock *)sk, SM_PASSIVE, policy, cookie);
+}
+
+SEC("sockops")
+int sm_ops(struct bpf_sock_ops *ops)
+{
+	sm_see(ops, true);
+	return 1;
+}
+
+SEC("sockops")
+int sm_pod_ops(struct bpf_sock_ops *ops)
+{
+	sm_see(ops, false);
 	return 1;
 }
 

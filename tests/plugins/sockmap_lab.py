@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from sockmap import layout
 from sockmap.config import ANNOTATIONS
 
+from bpf.sockets import root_cgroup
 from tests.lab.executable import Cni, Json
 from tests.lab.node import Node
 from tests.plugins import sockmap_talk
@@ -49,12 +52,33 @@ def annotated(text: str) -> Json:
     return {ANNOTATIONS: {"bypath.dev/sockmap": text}}
 
 
+@contextmanager
+def cgroups(node: Node) -> Iterator[Callable[[Pod], None]]:
+    """A function that gives a pod a cgroup for its processes, all of which must have ended when the block does."""
+    parent = Path(root_cgroup(), f"bypath-{node.pid}")
+    parent.mkdir()
+    made: list[Path] = []
+
+    def give(pod: Pod) -> None:
+        own = parent / pod.name
+        own.mkdir()
+        made.append(own)
+        pod.cgroup = str(own)
+
+    try:
+        yield give
+    finally:
+        for each in (*made, parent):
+            if each.exists():
+                each.rmdir()
+
+
 class Talk:
     """A client whose connections stay open from one `ask` to the next."""
 
     def __init__(self, pod: Pod, address: str, *ports: int) -> None:
         self._pod = pod
-        argv = [sys.executable, TALK, "ask", address, *map(str, ports)]
+        argv = pod.started([sys.executable, TALK, "ask", address, *map(str, ports)])
         self._client = pod.node.pod_popen(pod.name, argv, stdin=PIPE, stdout=PIPE)
         assert self._line() == "open"
 
@@ -89,6 +113,8 @@ class Pod(Chained):
         self.ips = [ip["address"].partition("/")[0] for ip in self.result["ips"]]
         self.cookie = int(node.pod_run(name, [sys.executable, "-c", f"import sys; {COOKIE}"]).stdout)
         self.cni = Cni(node, EXECUTABLE)
+        self.cgroup = ""
+        """Where `started` puts its processes; empty: where this one is."""
         self._servers: list[Popen[str]] = []
 
     def conf(self, **keys: Any) -> Json:
@@ -114,6 +140,15 @@ class Pod(Chained):
         self.delete()
         Cni(self.node, HOST_GW).delete(self.first, self.name, self.netns)
 
+    def started(self, argv: list[str]) -> list[str]:
+        """How a process of the pod is started."""
+        into = 'echo 0 >"$0/cgroup.procs"; exec "$@"'
+        return ["sh", "-ec", into, self.cgroup, *argv] if self.cgroup else argv
+
+    def own_cgroup(self) -> Json:
+        """Keys by which a runtime names the pod's cgroup."""
+        return {"runtimeConfig": {"cgroupPath": self.cgroup.removeprefix(root_cgroup())}}
+
     def policy(self) -> Json | None:
         value = dump(self.node, "pods").get(layout.U64.pack(self.cookie))
         return None if value is None else layout.POLICY.named(value)
@@ -128,7 +163,7 @@ class Pod(Chained):
 
     def serve(self, address: str = "::") -> int:
         """The port of a server that lives as long as the pod."""
-        argv = [sys.executable, TALK, "serve", address]
+        argv = self.started([sys.executable, TALK, "serve", address])
         server = self.node.pod_popen(self.name, argv, stdout=PIPE)
         self._servers.append(server)
         assert server.stdout

@@ -60,6 +60,7 @@ def test_one_pod_is_shown_with_its_policy_in_words(pod: Pod) -> None:
     shown = bypath(pod.node, "show", "p").stdout
     assert f"pod p1, eth0 in {pod.netns}: {' '.join(pod.ips)} (cookie {pod.cookie})\n" in shown
     policy = "sidecar and pod; 8 MiB may wait in each direction of a connection; not ports 15021, 15090; not users 1337"
+    policy += "; seen at the root cgroup"
     assert f"policy: {policy}\n" in shown
     assert "0 sockets were joined, 0 stayed plain, 0 found no room" in shown
     found = facts(pod.node, "show", "p1", "--interface=eth0")

@@ -18,7 +18,7 @@ from tests.progs.run import Loaded
 BUILT = pathlib.Path(__file__).parents[2] / "build/bpf"
 PREFIX = {"snat": "snat_", "edt": "edt_", "sockmap": "sm_"}
 # Structs that only the programs look at, on their stack or in a map.
-PRIVATE = {"snat": {"snat_search"}, "edt": {"edt_departure"}, "sockmap": {"sm_sock", "sm_hint"}}
+PRIVATE = {"snat": {"snat_search"}, "edt": {"edt_departure"}, "sockmap": {"sm_sock", "sm_hint", "sm_seen"}}
 STRUCTS = {"snat": snat.layout.STRUCTS, "edt": bandwidth_edt.layout.STRUCTS, "sockmap": sockmap.layout.STRUCTS}
 
 

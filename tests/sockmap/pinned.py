@@ -22,7 +22,7 @@ from tests.sockmap.attached import SIDECAR, netns_cookie
 
 PLUGIN = "sockmap"
 MAPS = ("pods", "pod_ips", "node", "counters", "socks", "hints", "half", "seen_seq", "state")
-OBJECT = Object(PLUGIN, "sockmap.bpf.o", MAPS, ("sm_ops", "sm_msg", "sm_skb"))
+OBJECT = Object(PLUGIN, "sockmap.bpf.o", MAPS, ("sm_ops", "sm_pod_ops", "sm_msg", "sm_skb"))
 PROGRAMS = SocketPrograms(PLUGIN, "socks", "sm_ops", "sm_msg", "sm_skb")
 POLICY_BYTES, LIMIT_BYTES = 152, 1 << 20
 
@@ -74,9 +74,9 @@ def program_ids() -> list[int]:
 def attach_is_repeatable() -> None:
     begin()
     assert PROGRAMS.faults() == []
-    link = command.object_id(command.obj_get(PROGRAMS.link_path))
+    link = command.object_id(command.obj_get(PROGRAMS.entry.path))
     PROGRAMS.attach()
-    assert command.object_id(command.obj_get(PROGRAMS.link_path)) == link
+    assert command.object_id(command.obj_get(PROGRAMS.entry.path)) == link
     client, server = connection()
     assert in_map() == 2
     exchange(client, server)
@@ -113,9 +113,9 @@ def what_is_missing_is_told_and_put_back() -> None:
     assert command.map_detach(older, sockets, command.SK_MSG_VERDICT)
     assert not command.map_detach(older, sockets, command.SK_MSG_VERDICT)
     assert PROGRAMS.faults() == ["the map socks does not give sm_msg to its sockets"]
-    command.link_detach(command.obj_get(PROGRAMS.link_path))
+    command.link_detach(command.obj_get(PROGRAMS.entry.path))
     assert "sm_ops is not attached to the root cgroup" in PROGRAMS.faults()
-    os.unlink(PROGRAMS.link_path)
+    os.unlink(PROGRAMS.entry.path)
     assert "sm_ops is not attached to the root cgroup" in PROGRAMS.faults()
     PROGRAMS.attach()
     assert PROGRAMS.faults() == []
@@ -128,10 +128,10 @@ def detaching_loses_nothing() -> None:
     client, server = connection()
     client.sendall(b"x" * 50000)
     # Whoever looks at the link at that moment, bpftool for one, must not keep it in force.
-    held = command.obj_get(PROGRAMS.link_path)
+    held = command.obj_get(PROGRAMS.entry.path)
     PROGRAMS.detach()
     PROGRAMS.detach()
-    assert not os.path.exists(PROGRAMS.link_path)
+    assert not os.path.exists(PROGRAMS.entry.path)
     assert len(PROGRAMS.faults()) == 3
     plain = connection()
     assert in_map() == 2

@@ -126,10 +126,13 @@ def test_what_was_redirected_is_not_a_measure_of_plain_tcp() -> None:
             ask(a_lab(**counted), plan.PLAIN)
 
 
-def test_without_bypath_means_that_nobody_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the others are measured while the pods of the policy are selected, all of them as often."""
-    selected, seen = [True], []
-    lab = SimpleNamespace(select=lambda: selected.append(True), deselect=lambda: selected.append(False))
+def test_who_connects_is_measured_with_others_selected_as_its_name_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them as often, and afterwards the pods of the policy have it."""
+    selected, seen = ["own cgroup"], []
+    lab = SimpleNamespace(
+        select=lambda by_root=False: selected.append("root" if by_root else "own cgroup"),
+        deselect=lambda: selected.append("nobody"),
+    )
 
     def connections(_lab: Lab, half: str, _place: str, _count: int) -> dict[str, float]:
         seen.append((half, selected[-1]))
@@ -139,11 +142,12 @@ def test_without_bypath_means_that_nobody_is_selected(monkeypatch: pytest.Monkey
     made = Results(dict(FACTS))
     rounds._connect(cast(Lab, lab), made, plan.QUICK._replace(batches=3))
     each = 3 * len(plan.PLACES)
-    assert seen.count((plan.PLAIN, False)) == each
-    assert seen.count((plan.PLAIN, True)) == seen.count((plan.BYPATH, True)) == each and len(seen) == 3 * each
+    wanted = [(plan.PLAIN, "nobody"), (plan.PLAIN, "root"), (plan.PLAIN, "own cgroup"), (plan.BYPATH, "own cgroup")]
+    assert [seen.count(one) for one in wanted] == [each] * 4 and len(seen) == 4 * each
     load = plan.load(plan.CONNECT, plan.LOOPBACK)
-    assert all(made.of(name, load, 0, "p50_us") == [1.0] * 3 for name in (plan.NOTHING, plan.PLAIN, plan.BYPATH))
-    assert selected[-1]
+    names = (plan.NOTHING, plan.ROOTED, plan.PLAIN, plan.BYPATH)
+    assert all(made.of(name, load, 0, "p50_us") == [1.0] * 3 for name in names)
+    assert selected[-1] == "own cgroup"
 
 
 def test_processors_are_awake_as_long_as_the_file_that_says_so_is_open(

@@ -40,12 +40,16 @@ class Config:
     node_limit_bytes  TCP memory of the node above which no direction has more than a window waiting; 0: tcp_mem[0]
     ports             connections from or to one of them stay plain, in order
     uids              sockets of these users stay plain, in order
+    cgroup_path       the pod's cgroup as the runtime names it; empty without the capability cgroupPath
     is_off            no pod of the network is ever accelerated
     is_required       an unsuitable kernel is an error, not a warning
     warnings          sentences for ADD: what was asked for and is not granted
     """
 
-    __slots__ = ("is_off", "is_required", "limit_bytes", "node_limit_bytes", "ports", "scopes", "uids", "warnings")
+    __slots__ = (
+        "cgroup_path", "is_off", "is_required", "limit_bytes", "node_limit_bytes", "ports", "scopes", "uids",
+        "warnings",
+    )  # fmt: skip
 
     def __init__(self, conf: NetConf) -> None:
         raw = conf.raw
@@ -61,6 +65,7 @@ class Config:
         pod = _Wish({} if self.is_off else conf.runtime_config)
         self.ports = _limited("excludePorts", [*_ports(raw, "excludePorts"), *pod.ports], layout.EXCLUDE_PORTS)
         self.uids = _limited("excludeUIDs", [*_uids(raw, "excludeUIDs"), *pod.uids], layout.EXCLUDE_UIDS)
+        self.cgroup_path: str = _in_place("runtimeConfig.", netconf.optional_text, conf.runtime_config, "cgroupPath")
         self.warnings: list[str] = []
         self.scopes = 0 if self.is_off else self._granted(pod, allowed, allowed if mode == "all" else 0)
         if _has_bandwidth_limit(conf.runtime_config):

@@ -19,6 +19,8 @@ from bpf.layout import Layout
 PLUGIN = "sockmap"
 SIDECAR, POD = 1, 2
 """enum sm_scope: bits of POLICY's flags."""
+OWN_CGROUP = 4
+"""SM_OWN_CGROUP, another one."""
 EXCLUDE_PORTS, EXCLUDE_UIDS = 32, 16
 """SM_EXCLUDE_PORTS, SM_EXCLUDE_UIDS: as many as a policy has room for."""
 
@@ -71,10 +73,10 @@ def pack_addr(address_be: bytes) -> bytes:
     return ADDR.pack(_V4_MAPPED + address_be if len(address_be) == 4 else address_be)
 
 
-def pack_policy(scopes: int, limit_bytes: int, ports: list[int], uids: list[int], attachment: int) -> bytes:
+def pack_policy(flags: int, limit_bytes: int, ports: list[int], uids: list[int], attachment: int) -> bytes:
     """Ports in the machine's byte order; those that are not used are 0. attachment: its key, 64 bit."""
     return POLICY.pack(
-        scopes,
+        flags,
         limit_bytes,
         _PORTS.pack(*ports, *[0] * (EXCLUDE_PORTS - len(ports))),
         _UIDS.pack(*uids, *[0] * (EXCLUDE_UIDS - len(uids))),

@@ -39,6 +39,10 @@ class Maps:
         """One for all pods of the node, whatever their network: the last ADD's."""
         self._node.put(_KEY_0, layout.NODE.pack(limit_bytes))
 
+    def needs_root(self) -> bool:
+        """Whether some pod is to be seen from the root cgroup."""
+        return any(not layout.POLICY.unpack(policy)[0] & layout.OWN_CGROUP for _, policy in self._policies.items())
+
     def node_limit_bytes(self) -> int:
         """0: the first figure of net.ipv4.tcp_mem."""
         limit: int = layout.NODE.named(self._node.get(_KEY_0) or bytes(layout.NODE.size))["limit_bytes"]

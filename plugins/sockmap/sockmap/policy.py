@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def put_in_force(request: Request, attachment: Attachment, pod: NetNs, previous: Result, config: Config) -> None:
     """For ADD, the first of a pod and every later one. All of it, or nothing and an error."""
     addresses, cookie = _addresses(previous, request), _cookie(pod)
+    cgroup = node.cgroup_of(config.cgroup_path)
     loader.ensure(node.OBJECT, node.PROGRAMS.renew)
     owned = records.open_or_create(PLUGIN)
     with bpffs.Lock(PLUGIN), Undo() as undo:
@@ -34,13 +35,17 @@ def put_in_force(request: Request, attachment: Attachment, pod: NetNs, previous:
             record.addresses, record.number = addresses, cookie
             owned.claim(attachment, record)
             undo.callback(_take_away, owned, maps, attachment.key, attachment.network_key, record)
-        node.PROGRAMS.attach()
+        node.attach(cookie, cgroup)
         maps.have_counters(cookie)
         maps.lead(addresses, cookie)
         # A change that fails before this line has changed nothing.
-        maps.put_policy(cookie, _packed(config, attachment))
+        maps.put_policy(cookie, _packed(config, attachment, cgroup))
         undo.pop_all()
         maps.put_node_limit(config.node_limit_bytes)
+        if not cgroup:
+            # It may have had one at an earlier ADD.
+            node.link_of_pod(cookie).detach()
+        _leave_root_if_unneeded(maps)
 
 
 def faults(request: Request, attachment: Attachment, pod: NetNs, previous: Result, config: Config) -> list[str]:
@@ -50,8 +55,9 @@ def faults(request: Request, attachment: Attachment, pod: NetNs, previous: Resul
     if record.number != cookie:
         return [f"is in another network namespace than at ADD (cookie {cookie} instead of {record.number})"]
     maps = Maps()
-    found = node.PROGRAMS.faults()
-    if not _is_same(maps.policy(cookie), _packed(config, attachment)):
+    cgroup = node.cgroup_of(config.cgroup_path)
+    found = node.faults(cookie, cgroup)
+    if not _is_same(maps.policy(cookie), _packed(config, attachment, cgroup)):
         found.append("the policy in force is not the configured one")
     stray = maps.stray(_addresses(previous, request), cookie)
     return [*found, *(f"{ipaddr.text_of(packed)} does not lead to the pod" for packed in stray)]
@@ -66,7 +72,10 @@ def take_away(owned: Records, key: int, network_key: int, record: Record) -> Non
 def sweep(owned: Records) -> None:
     """For GC: what no record names, and the node's part when there is no record at all."""
     with bpffs.Lock(PLUGIN):
-        Maps().keep_only(owned.numbers())
+        maps, cookies = Maps(), owned.numbers()
+        maps.keep_only(cookies)
+        node.keep_links(cookies)
+        _leave_root_if_unneeded(maps)
         if owned.is_empty():
             node.PROGRAMS.detach()
 
@@ -113,8 +122,15 @@ def _addresses(previous: Result, request: Request) -> list[bytes]:
     return [ipaddr.parse_cidr(text, "prevResult.ips")[0] for text in texts]
 
 
-def _packed(config: Config, attachment: Attachment) -> bytes:
-    return layout.pack_policy(config.scopes, config.limit_bytes, config.ports, config.uids, attachment.key)
+def _packed(config: Config, attachment: Attachment, cgroup: str) -> bytes:
+    flags = config.scopes | (layout.OWN_CGROUP if cgroup else 0)
+    return layout.pack_policy(flags, config.limit_bytes, config.ports, config.uids, attachment.key)
+
+
+def _leave_root_if_unneeded(maps: Maps) -> None:
+    """Connections of the node's other processes are asked about as long as one pod has no cgroup of its own."""
+    if node.PROGRAMS.entry.is_attached() and not maps.needs_root():
+        node.PROGRAMS.entry.detach()
 
 
 def _is_same(policy: bytes | None, wanted: bytes) -> bool:
@@ -142,6 +158,9 @@ def _take_away(owned: Records, maps: Maps, key: int, network_key: int, record: R
     cookie = record.number
     is_last_of_pod = all(other.number != cookie for other in others)
     attempts.run(lambda: maps.forget(record.addresses, cookie, with_policy=is_last_of_pod))
+    if is_last_of_pod:
+        attempts.run(node.link_of_pod(cookie).detach)
+    attempts.run(_leave_root_if_unneeded, maps)
     if not others:
         attempts.run(node.PROGRAMS.detach)
     attempts.finish()
