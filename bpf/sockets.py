@@ -58,7 +58,7 @@ class CgroupLink:
 
     def attach(self, directory: str) -> None:
         """To this cgroup and no other; cheap when it is."""
-        if self._info()[1] == _directory_id(directory):
+        if self._info()[1] == short_id(directory):
             return
         self.detach()
         program, cgroup = command.obj_get(pins.pin(self._plugin, self._program)), _open_directory(directory)
@@ -91,7 +91,7 @@ class CgroupLink:
     def faults(self, directory: str, name: str) -> list[str]:
         """For CHECK: what is not as `attach` left it, as sentences; name: of the cgroup."""
         program_id, cgroup_id = self._info()
-        if cgroup_id != _directory_id(directory):
+        if cgroup_id != short_id(directory):
             return [f"{self._program} is not attached to {name}"]
         if program_id != _pinned_id(self._plugin, self._program):
             return [f"another version of {self._program} is attached to {name}"]
@@ -196,9 +196,9 @@ def _open_directory(path: str) -> int:
     return posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_DIRECTORY)
 
 
-def _directory_id(path: str) -> int:
-    """A cgroup's id is its directory's inode number, of which link_info() tells the lower half."""
-    return posix.stat(path).st_ino & 0xFFFFFFFF
+def short_id(cgroup: str) -> int:
+    """The lower half of a cgroup's id, which is its directory's inode number: what link_info() tells of it."""
+    return posix.stat(cgroup).st_ino & 0xFFFFFFFF
 
 
 def _create_link(program: int, cgroup: int) -> int:

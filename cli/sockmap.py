@@ -44,7 +44,7 @@ class Accelerated(NamedTuple):
         return {
             **pods.facts(self.record),
             "netnsCookie": cookie,
-            "ownCgroup": bool(found["flags"] & layout.OWN_CGROUP),
+            "cgroupId": found["cgroup_id"],
             "scopes": [name for bit, name in _SCOPES.items() if found["flags"] & bit],
             "limitBytes": found["limit_bytes"],
             "excludePorts": layout.ports_of(packed),
@@ -83,7 +83,7 @@ def _policy_text(facts: dict[str, Any]) -> str:
     for name, key in (("ports", "excludePorts"), ("users", "excludeUIDs")):
         if facts[key]:
             words.append(f"not {name} {', '.join(map(str, facts[key]))}")
-    words.append(f"seen at {'its own' if facts['ownCgroup'] else 'the root'} cgroup")
+    words.append(f"seen at {'its own' if facts['cgroupId'] else 'the root'} cgroup")
     return "; ".join(words)
 
 
@@ -130,10 +130,10 @@ def _status() -> dict[str, Any]:
 
 def _faults(accelerated: list[Accelerated]) -> list[str]:
     """What is attached no more, as sentences; CHECK knows more, since it is told which cgroup is a pod's."""
-    found = node.PROGRAMS.faults() if accelerated[0].maps.needs_root() else node.PROGRAMS.map_faults()
+    found = node.PROGRAMS.faults() if 0 in accelerated[0].maps.cgroup_ids() else node.PROGRAMS.map_faults()
     for pod in accelerated:
         facts = pod.facts()
-        if facts["ownCgroup"] and not node.link_of_pod(pod.record.number).is_attached():
+        if facts["cgroupId"] and not node.link_at(facts["cgroupId"]).is_attached():
             found.append(f"sm_pod_ops is not attached to the cgroup of pod {pods.name(facts)[0]}")
     return found
 

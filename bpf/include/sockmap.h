@@ -34,12 +34,9 @@ enum sm_scope {
 	SM_POD = 2,	/* the other end in another pod of the node, whose policy must say so too */
 };
 
-/* Another bit of the flags: the pod's sockets are sm_pod_ops's, on its own cgroup, and not sm_ops's on the root. */
-#define SM_OWN_CGROUP 4
-
 /* A pod without a policy takes no part. A change is for new connections only. */
 struct sm_policy {
-	__u32 flags; /* enum sm_scope bits, SM_OWN_CGROUP */
+	__u32 flags; /* enum sm_scope bits */
 	/* Unread bytes in one direction of one connection, above which it goes by TCP. */
 	__u32 limit_bytes;
 	/* Host byte order; the first 0 ends them. Of either end, as this pod sees them. */
@@ -47,7 +44,8 @@ struct sm_policy {
 	/* Owners of this pod's sockets, in the initial user namespace. */
 	__u32 exclude_uids[SM_EXCLUDE_UIDS];
 	__u32 uid_count;
-	__u32 pad;
+	/* Lower half of the id of the cgroup where sm_pod_ops sees the pod's sockets; 0: sm_ops does, at the root. */
+	__u32 cgroup_id;
 	__u64 attachment; /* the pod's, for user space alone: it finds the cookie when the netns is gone */
 };
 _Static_assert(sizeof(struct sm_policy) == 152, "mirrored in Python");

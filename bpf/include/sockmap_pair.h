@@ -239,7 +239,8 @@ static __always_inline void sm_join(struct bpf_sock_ops *ops, struct tcp_sock *t
 	struct sm_sock *own;
 	struct sm_key key;
 
-	if (!sk || !count)
+	/* A cgroup above the pod's may be another pod's, and its program was here before. */
+	if (!sk || !count || bpf_sk_storage_get(&state, sk, NULL, 0))
 		return;
 	if (!sm_find_key(tp, side, policy, cookie, &key) || !sm_is_awaited(side, policy, cookie, &key, &peer_sock)) {
 		count->skipped++;

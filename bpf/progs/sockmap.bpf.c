@@ -45,7 +45,7 @@ static __always_inline void sm_see(struct bpf_sock_ops *ops, bool at_root)
 	cookie = bpf_get_netns_cookie(ops);
 	policy = bpf_map_lookup_elem(&pods, &cookie);
 	/* A pod with a cgroup of its own is below the root, too: one of the two programs is for it. */
-	if (!policy || at_root == !!(policy->flags & SM_OWN_CGROUP))
+	if (!policy || at_root == !!policy->cgroup_id)
 		return;
 	sk = BPF_CORE_READ(kernel, sk);
 	if (op == BPF_SOCK_OPS_RWND_INIT)

@@ -134,9 +134,12 @@ class Pod(Chained):
     def delete(self) -> None:
         self.cni.delete(self.conf(), self.name, self.netns)
 
+    def stop_servers(self) -> None:
+        while self._servers:
+            self.node.stop(self._servers.pop())
+
     def remove(self) -> None:
-        for server in self._servers:
-            self.node.stop(server)
+        self.stop_servers()
         self.delete()
         Cni(self.node, HOST_GW).delete(self.first, self.name, self.netns)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from sockmap import node
-from sockmap.layout import OWN_CGROUP, POD, SIDECAR
+from sockmap.layout import POD, SIDECAR
 
-from bpf.sockets import root_cgroup
+from bpf.sockets import root_cgroup, short_id
 from tests.plugins.rooms import Room
 from tests.plugins.sockmap_lab import PINS, Pod, Talk, cgroups, dump, links
 
@@ -44,6 +44,10 @@ def programs_on(pod: Pod, cgroup: str) -> list[str]:
     return sorted(names[each["id"]] for each in json.loads(shown or "[]") if each["id"] in names)
 
 
+def link_of(pod: Pod) -> str:
+    return f"sm_pod_ops-{short_id(pod.cgroup)}"
+
+
 def talk(client: Pod, server: Pod, address: str) -> None:
     made = Talk(client, address, server.serve())
     assert made.ask(EXCHANGES, SIZE) == EXCHANGES * SIZE
@@ -54,8 +58,8 @@ def test_a_pod_is_looked_at_in_its_own_cgroup_and_nobody_else_is(pods: tuple[Pod
     pod, _ = pods
     pod.add(**pod.own_cgroup())
     policy = pod.policy()
-    assert policy and policy["flags"] == SIDECAR | POD | OWN_CGROUP
-    assert links(pod.node) == [f"sm_pod_ops-{pod.cookie}"]
+    assert policy and (policy["flags"], policy["cgroup_id"]) == (SIDECAR | POD, short_id(pod.cgroup))
+    assert links(pod.node) == [link_of(pod)]
     assert programs_on(pod, pod.cgroup) == ["sm_pod_ops"] and programs_on(pod, root_cgroup()) == []
     pod.check(**pod.own_cgroup())
     talk(pod, pod, "127.0.0.1")
@@ -70,7 +74,7 @@ def test_pods_with_and_without_a_cgroup_meet_and_are_counted_once(pods: tuple[Po
     app, db = pods
     app.add(**app.own_cgroup())
     db.add()
-    assert links(app.node) == ["sm_ops-root", f"sm_pod_ops-{app.cookie}"]
+    assert links(app.node) == ["sm_ops-root", link_of(app)]
     for client, server in ((app, db), (db, app)):
         before = app.counters()["paired"], db.counters()["paired"]
         talk(client, server, server.ips[0])
@@ -79,6 +83,32 @@ def test_pods_with_and_without_a_cgroup_meet_and_are_counted_once(pods: tuple[Po
     for pod in pods:
         assert (pod.counters()["skipped"], pod.counters()["insert_fail"], pod.counters()["passed_msgs"]) == (0, 0, 0)
     assert app.counters()["paired"] == 4
+
+
+@pytest.mark.parametrize("inside", ["", "/inside"])
+def test_pods_that_share_a_cgroup_or_lie_in_anothers_are_joined_once(pods: tuple[Pod, Pod], inside: str) -> None:
+    app, db = pods
+    given, db.cgroup = db.cgroup, app.cgroup + inside
+    Path(db.cgroup).mkdir(exist_ok=True)
+    try:
+        for pod in pods:
+            pod.add(**pod.own_cgroup())
+        assert set(links(app.node)) == {link_of(app), link_of(db)}
+        talk(app, db, db.ips[0])
+        talk(db, db, "127.0.0.1")
+        for pod, paired in ((app, 1), (db, 3)):
+            found = pod.counters()
+            assert (found["paired"], found["insert_fail"], found["passed_msgs"]) == (paired, 0, 0)
+        assert app.counters()["redirected_bytes"] == EXCHANGES * SIZE
+        app.delete()
+        assert links(app.node) == [link_of(db)]
+        talk(db, db, "127.0.0.1")
+        assert db.counters()["paired"] == 5
+        db.stop_servers()
+    finally:
+        if inside:
+            Path(db.cgroup).rmdir()
+        db.cgroup = given
 
 
 def test_processes_of_the_pod_that_are_elsewhere_stay_plain(pods: tuple[Pod, Pod]) -> None:
@@ -98,14 +128,14 @@ def test_the_root_is_left_when_the_last_pod_that_needs_it_goes(pods: tuple[Pod, 
     app.add(**app.own_cgroup())
     assert "sm_ops-root" in links(app.node)
     db.delete()
-    assert links(app.node) == [f"sm_pod_ops-{app.cookie}"]
+    assert links(app.node) == [link_of(app)]
     talk(app, app, "127.0.0.1")
     assert app.counters()["paired"] == 2
 
 
 def test_a_second_add_moves_a_pod_between_the_root_and_its_cgroup(pods: tuple[Pod, Pod]) -> None:
     pod, _ = pods
-    for conf, left in (({}, "sm_ops-root"), (pod.own_cgroup(), f"sm_pod_ops-{pod.cookie}"), ({}, "sm_ops-root")):
+    for conf, left in (({}, "sm_ops-root"), (pod.own_cgroup(), link_of(pod)), ({}, "sm_ops-root")):
         pod.add(**conf)
         assert links(pod.node) == [left]
         pod.check(**conf)
@@ -126,7 +156,7 @@ def test_a_cgroup_that_is_not_there_leaves_the_pod_to_the_root(pods: tuple[Pod, 
 def test_check_names_a_link_that_somebody_took_away_and_add_mends_it(pods: tuple[Pod, Pod]) -> None:
     pod, _ = pods
     pod.add(**pod.own_cgroup())
-    pod.node.run(f"bpftool link detach pinned {PINS}/links/sm_pod_ops-{pod.cookie}")
+    pod.node.run(f"bpftool link detach pinned {PINS}/links/{link_of(pod)}")
     assert f"sm_pod_ops is not attached to the pod's cgroup {pod.cgroup}" in pod.fault(**pod.own_cgroup())
     pod.add(**pod.own_cgroup())
     pod.check(**pod.own_cgroup())
@@ -137,13 +167,13 @@ def test_gc_takes_the_links_of_pods_that_are_not_listed(pods: tuple[Pod, Pod]) -
     for pod in pods:
         pod.add(**pod.own_cgroup())
     app.cni.gc(app.conf(cniVersion="1.1.0"), valid=[("p1", "eth0")])
-    assert links(app.node) == [f"sm_pod_ops-{app.cookie}"] and db.policy() is None
+    assert links(app.node) == [link_of(app)] and db.policy() is None
     # One that no record names, as an ADD that was killed leaves it.
     pod = db
     pod.add(**pod.own_cgroup())
-    pod.node.run(f"mv {PINS}/links/sm_pod_ops-{pod.cookie} {PINS}/links/sm_pod_ops-1")
+    pod.node.run(f"mv {PINS}/links/{link_of(pod)} {PINS}/links/sm_pod_ops-1")
     app.cni.gc(app.conf(cniVersion="1.1.0"), valid=[("p1", "eth0"), ("p2", "eth0")])
-    assert links(app.node) == [f"sm_pod_ops-{app.cookie}"]
+    assert links(app.node) == [link_of(app)]
 
 
 def test_a_cgroup_that_went_before_the_pod_is_no_error_for_del(pods: tuple[Pod, Pod]) -> None:

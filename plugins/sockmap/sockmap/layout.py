@@ -19,8 +19,6 @@ from bpf.layout import Layout
 PLUGIN = "sockmap"
 SIDECAR, POD = 1, 2
 """enum sm_scope: bits of POLICY's flags."""
-OWN_CGROUP = 4
-"""SM_OWN_CGROUP, another one."""
 EXCLUDE_PORTS, EXCLUDE_UIDS = 32, 16
 """SM_EXCLUDE_PORTS, SM_EXCLUDE_UIDS: as many as a policy has room for."""
 
@@ -31,7 +29,7 @@ POLICY = Layout(
     ("exclude_ports", "64s"),
     ("exclude_uids", "64s"),
     ("uid_count", "I"),
-    ("pad", "4x"),
+    ("cgroup_id", "I"),
     ("attachment", "Q"),
 )
 ADDR = Layout("sm_addr", ("ip", "16s"))
@@ -73,14 +71,17 @@ def pack_addr(address_be: bytes) -> bytes:
     return ADDR.pack(_V4_MAPPED + address_be if len(address_be) == 4 else address_be)
 
 
-def pack_policy(flags: int, limit_bytes: int, ports: list[int], uids: list[int], attachment: int) -> bytes:
+def pack_policy(
+    scopes: int, limit_bytes: int, ports: list[int], uids: list[int], attachment: int, cgroup_id: int = 0
+) -> bytes:
     """Ports in the machine's byte order; those that are not used are 0. attachment: its key, 64 bit."""
     return POLICY.pack(
-        flags,
+        scopes,
         limit_bytes,
         _PORTS.pack(*ports, *[0] * (EXCLUDE_PORTS - len(ports))),
         _UIDS.pack(*uids, *[0] * (EXCLUDE_UIDS - len(uids))),
         len(uids),
+        cgroup_id,
         attachment,
     )
 

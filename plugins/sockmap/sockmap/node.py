@@ -12,7 +12,7 @@ import posix
 
 from bpf import bpffs, pins
 from bpf.loader import Object
-from bpf.sockets import CgroupLink, SocketPrograms, root_cgroup
+from bpf.sockets import CgroupLink, SocketPrograms, root_cgroup, short_id
 from cni.errors import CniError
 from cni.undo import Attempts
 from sockmap.layout import PLUGIN
@@ -29,12 +29,13 @@ OBJECT = Object(
     ("sm_ops", "sm_pod_ops", "sm_msg", "sm_skb"),
 )
 PROGRAMS = SocketPrograms(PLUGIN, "socks", "sm_ops", "sm_msg", "sm_skb")
-_OF_A_POD = "sm_pod_ops"
+_OF_PODS = "sm_pod_ops"
 _SLICE = ".slice"
 
 
-def link_of_pod(cookie: int) -> CgroupLink:
-    return CgroupLink(PLUGIN, _OF_A_POD, str(cookie))
+def link_at(cgroup_id: int) -> CgroupLink:
+    """Of all pods of that cgroup, one as a rule."""
+    return CgroupLink(PLUGIN, _OF_PODS, str(cgroup_id))
 
 
 def cgroup_of(named: str) -> str:
@@ -53,29 +54,32 @@ def cgroup_of(named: str) -> str:
     return directory if bpffs.exists(f"{directory}/cgroup.procs") else ""
 
 
-def attach(cookie: int, cgroup: str) -> None:
-    """What the pod needs. cgroup: its own, or empty."""
+def attach(cgroup: str) -> int:
+    """What a pod of this cgroup needs; of none: empty. Returns what its policy says of that: its id, 0 for the root."""
     PROGRAMS.attach_to_map()
-    if cgroup:
-        link_of_pod(cookie).attach(cgroup)
-    else:
+    if not cgroup:
         PROGRAMS.entry.attach(root_cgroup())
+        return 0
+    cgroup_id = short_id(cgroup)
+    link_at(cgroup_id).attach(cgroup)
+    return cgroup_id
 
 
-def faults(cookie: int, cgroup: str) -> list[str]:
+def faults(cgroup: str) -> list[str]:
     """For CHECK: what is not as `attach` left it, as sentences."""
     if cgroup:
-        return link_of_pod(cookie).faults(cgroup, f"the pod's cgroup {cgroup}") + PROGRAMS.map_faults()
+        return link_at(short_id(cgroup)).faults(cgroup, f"the pod's cgroup {cgroup}") + PROGRAMS.map_faults()
     return PROGRAMS.faults()
 
 
-def keep_links(cookies: Collection[int]) -> None:
-    """Of these pods only; the root's stays as it is."""
+def keep_links(cgroup_ids: Collection[int]) -> None:
+    """On these cgroups only, as policies name them."""
     attempts = Attempts()
     for name in bpffs.list_directory(pins.links_directory(PLUGIN)):
-        place = name.removeprefix(f"{_OF_A_POD}-")
-        if place != name and int(place) not in cookies:
-            attempts.run(link_of_pod(int(place)).detach)
+        place = name.removeprefix(f"{_OF_PODS}-")
+        link = PROGRAMS.entry if place == name else link_at(int(place))
+        if (0 if place == name else int(place)) not in cgroup_ids:
+            attempts.run(link.detach)
     attempts.finish()
 
 

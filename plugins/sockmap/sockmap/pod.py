@@ -39,9 +39,9 @@ class Maps:
         """One for all pods of the node, whatever their network: the last ADD's."""
         self._node.put(_KEY_0, layout.NODE.pack(limit_bytes))
 
-    def needs_root(self) -> bool:
-        """Whether some pod is to be seen from the root cgroup."""
-        return any(not layout.POLICY.unpack(policy)[0] & layout.OWN_CGROUP for _, policy in self._policies.items())
+    def cgroup_ids(self) -> set[int]:
+        """Where the pods are seen, as their policies say; 0: at the root."""
+        return {layout.POLICY.named(policy)["cgroup_id"] for _, policy in self._policies.items()}
 
     def node_limit_bytes(self) -> int:
         """0: the first figure of net.ipv4.tcp_mem."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bpf import bpffs, loader, records
 from bpf.records import Record, Records
+from bpf.sockets import short_id
 from cni import log
 from cni.errors import KERNEL_LACKS, NOT_READY, UNSUPPORTED_FIELD, CniError
 from cni.net import ipaddr, netns
@@ -35,17 +36,15 @@ def put_in_force(request: Request, attachment: Attachment, pod: NetNs, previous:
             record.addresses, record.number = addresses, cookie
             owned.claim(attachment, record)
             undo.callback(_take_away, owned, maps, attachment.key, attachment.network_key, record)
-        node.attach(cookie, cgroup)
+        cgroup_id = node.attach(cgroup)
         maps.have_counters(cookie)
         maps.lead(addresses, cookie)
         # A change that fails before this line has changed nothing.
-        maps.put_policy(cookie, _packed(config, attachment, cgroup))
+        maps.put_policy(cookie, _packed(config, attachment, cgroup_id))
         undo.pop_all()
         maps.put_node_limit(config.node_limit_bytes)
-        if not cgroup:
-            # It may have had one at an earlier ADD.
-            node.link_of_pod(cookie).detach()
-        _leave_root_if_unneeded(maps)
+        # An earlier ADD may have had it seen elsewhere.
+        node.keep_links(maps.cgroup_ids())
 
 
 def faults(request: Request, attachment: Attachment, pod: NetNs, previous: Result, config: Config) -> list[str]:
@@ -56,8 +55,9 @@ def faults(request: Request, attachment: Attachment, pod: NetNs, previous: Resul
         return [f"is in another network namespace than at ADD (cookie {cookie} instead of {record.number})"]
     maps = Maps()
     cgroup = node.cgroup_of(config.cgroup_path)
-    found = node.faults(cookie, cgroup)
-    if not _is_same(maps.policy(cookie), _packed(config, attachment, cgroup)):
+    found = node.faults(cgroup)
+    cgroup_id = short_id(cgroup) if cgroup else 0
+    if not _is_same(maps.policy(cookie), _packed(config, attachment, cgroup_id)):
         found.append("the policy in force is not the configured one")
     stray = maps.stray(_addresses(previous, request), cookie)
     return [*found, *(f"{ipaddr.text_of(packed)} does not lead to the pod" for packed in stray)]
@@ -72,10 +72,9 @@ def take_away(owned: Records, key: int, network_key: int, record: Record) -> Non
 def sweep(owned: Records) -> None:
     """For GC: what no record names, and the node's part when there is no record at all."""
     with bpffs.Lock(PLUGIN):
-        maps, cookies = Maps(), owned.numbers()
-        maps.keep_only(cookies)
-        node.keep_links(cookies)
-        _leave_root_if_unneeded(maps)
+        maps = Maps()
+        maps.keep_only(owned.numbers())
+        node.keep_links(maps.cgroup_ids())
         if owned.is_empty():
             node.PROGRAMS.detach()
 
@@ -122,15 +121,10 @@ def _addresses(previous: Result, request: Request) -> list[bytes]:
     return [ipaddr.parse_cidr(text, "prevResult.ips")[0] for text in texts]
 
 
-def _packed(config: Config, attachment: Attachment, cgroup: str) -> bytes:
-    flags = config.scopes | (layout.OWN_CGROUP if cgroup else 0)
-    return layout.pack_policy(flags, config.limit_bytes, config.ports, config.uids, attachment.key)
-
-
-def _leave_root_if_unneeded(maps: Maps) -> None:
-    """Connections of the node's other processes are asked about as long as one pod has no cgroup of its own."""
-    if node.PROGRAMS.entry.is_attached() and not maps.needs_root():
-        node.PROGRAMS.entry.detach()
+def _packed(config: Config, attachment: Attachment, cgroup_id: int) -> bytes:
+    return layout.pack_policy(
+        config.scopes, config.limit_bytes, config.ports, config.uids, attachment.key, cgroup_id
+    )  # fmt: skip
 
 
 def _is_same(policy: bytes | None, wanted: bytes) -> bool:
@@ -158,9 +152,7 @@ def _take_away(owned: Records, maps: Maps, key: int, network_key: int, record: R
     cookie = record.number
     is_last_of_pod = all(other.number != cookie for other in others)
     attempts.run(lambda: maps.forget(record.addresses, cookie, with_policy=is_last_of_pod))
-    if is_last_of_pod:
-        attempts.run(node.link_of_pod(cookie).detach)
-    attempts.run(_leave_root_if_unneeded, maps)
+    attempts.run(lambda: node.keep_links(maps.cgroup_ids()))
     if not others:
         attempts.run(node.PROGRAMS.detach)
     attempts.finish()
