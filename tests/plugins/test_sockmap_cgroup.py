@@ -104,8 +104,8 @@ def test_pods_that_share_a_cgroup_or_lie_in_anothers_are_joined_once(pods: tuple
         assert links(app.node) == [link_of(db)]
         talk(db, db, "127.0.0.1")
         assert db.counters()["paired"] == 5
-        db.stop_servers()
     finally:
+        db.stop_servers()
         if inside:
             Path(db.cgroup).rmdir()
         db.cgroup = given
