@@ -117,9 +117,13 @@ extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym __weak;
 #define SM_CAN_PEEK (bpf_rdonly_cast != NULL)
 #define SM_PEEK(type, address) ((type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)))
 
-/* A field of what may be freed by now. */
+/* A field of what may be freed by now. The address is taken outside of BPF_CORE_READ(), which would relocate the way to
+ * it, too. */
 #define SM_READ(type, address, field)                                                                                  \
-	(SM_CAN_PEEK ? SM_PEEK(type, address)->field : BPF_CORE_READ((type *)(address), field))
+	({                                                                                                             \
+		type *at = (type *)(address);                                                                          \
+		SM_CAN_PEEK ? SM_PEEK(type, at)->field : BPF_CORE_READ(at, field);                                     \
+	})
 
 enum sock_flags {
 	SOCK_KEEPOPEN = 7,
