@@ -107,19 +107,20 @@ def connections(lab: Lab, half: str, place: str, count: int) -> Figures:
 
 
 def stuck_readers(lab: Lab, half: str, readers: int) -> Figures:
-    """What readers that never read make the node keep, once no sender can write any more."""
-    pair = lab.pairs[half]
+    """What readers that never read make the node keep, once no sender can write any more. Raises NotWhatItClaims."""
+    pod = lab.pairs[half].app
     node = lab.node
-    argv = [LOAD, SERVE, "0.0.0.0", str(READERS_PORT)]
-    server = node.pod_popen(pair.app.name, argv, stdout=subprocess.PIPE)
+    argv = pod.started([LOAD, SERVE, "0.0.0.0", str(READERS_PORT)])
+    server = node.pod_popen(pod.name, argv, stdout=subprocess.PIPE)
     client = None
+    counted = lab.counted()
     try:
         assert server.stdout
         server.stdout.readline()
         before = lab.tcp_memory_bytes()
         client = node.pod_popen(
-            pair.app.name,
-            [LOAD, "hold", "127.0.0.1", str(READERS_PORT), str(readers)],
+            pod.name,
+            pod.started([LOAD, "hold", "127.0.0.1", str(READERS_PORT), str(readers)]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -132,6 +133,9 @@ def stuck_readers(lab: Lab, half: str, readers: int) -> Figures:
             if process:
                 node.stop(process)
     _await_release(lab, before)
+    paired = lab.counted()["paired"] - counted["paired"]
+    if paired != (2 * readers if half == plan.BYPATH else 0):
+        raise NotWhatItClaims(f"{half}: {paired} sockets were joined for {readers} connections")
     return {"held_bytes": held}
 
 

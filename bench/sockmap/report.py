@@ -17,8 +17,8 @@ _HEAD = """# TCP between neighbours: with bypath-sockmap and without
 
 Two pairs of pods on one node, made alike by bypath-host-gw. The policy of bypath-sockmap selects one pair; in the other
 the same programs carry the same loads over plain TCP. Medians of {rounds} rounds; in each both pairs meet every load,
-one right behind the other. Every run in the selected pair was checked by the programs' counters to have been
-redirected, every run in the other one not to have been.
+one right behind the other, and a change is the median of the rounds' changes. Every run in the selected pair was
+checked by the programs' counters to have been redirected, every run in the other one not to have been.
 
 Reproduce: `make build build/bench/load && .venv/bin/python -m bench.sockmap {options}` (as root). All
 that is measured runs at the highest priority (nice -20), so that whatever else the machine does disturbs it little.

@@ -36,17 +36,18 @@ def facts(effort: plan.Effort, sources: str) -> dict[str, object]:
 def _case(
     lab: Lab, results: Results, load: str, setting: int, figure: str, measure: Measure, halves: Sequence[str]
 ) -> None:
-    """One load of a round for each half; what was disturbed has no sample, and the report says how many there are."""
-    seen = []
+    """One load of a round for each half; where one was disturbed neither has a sample: they are compared in pairs."""
+    seen = {}
     for half in halves:
         try:
-            figures = measure(lab, half)
+            seen[half] = measure(lab, half)
         except (loads.NotWhatItClaims, placing.CannotStayAwake, CommandFailed, TimeoutExpired) as error:
             say(f"{load}, {half}: left out of this round: {error}")
-            continue
+            return
+    for half, figures in seen.items():
         results.add(half, load, setting, **figures)
-        seen.append(f"{half} {figures[figure]:.4g}")
-    say(f"{load}, {plan.size_name(setting)}: {figure}: {', '.join(seen)}")
+    shown = ", ".join(f"{half} {figures[figure]:.4g}" for half, figures in seen.items())
+    say(f"{load}, {plan.size_name(setting)}: {figure}: {shown}")
 
 
 def _paths(effort: plan.Effort) -> Iterator[tuple[str, int, str, Measure]]:

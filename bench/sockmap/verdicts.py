@@ -17,9 +17,11 @@ MAX_CONNECT_PERCENT = 2.0
 
 
 def change_percent(results: Results, load: str, setting: int, figure: str) -> float | None:
-    """Of the medians."""
-    measured, base = (results.median(half, load, setting, figure) for half in plan.HALVES)
-    return None if measured is None or not base else (measured / base - 1) * 100
+    """The median of the rounds' changes: both halves of a round were measured one right behind the other, while the
+    machine drifts by more than most changes are."""
+    rounds = zip(*(results.of(half, load, setting, figure) for half in plan.HALVES), strict=True)
+    changes = [(measured / base - 1) * 100 for measured, base in rounds if base]
+    return median(changes) if changes else None
 
 
 def _changes(results: Results, load: str, settings: Iterable[int], figure: str) -> list[float]:

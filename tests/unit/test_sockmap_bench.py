@@ -53,10 +53,21 @@ def test_the_worst_of_all_sizes_is_judged() -> None:
     made = results(p50_us=(20.0, 10.0))
     load = plan.load(plan.REQUESTS, plan.LOOPBACK)
     assert verdict(verdicts.all_of(made), "loopback: p50").measured == pytest.approx(-50)
+    made.add(plan.PLAIN, load, plan.REQUEST_SIZES[-1], p50_us=20.0)
     made.add(plan.BYPATH, load, plan.REQUEST_SIZES[-1], p50_us=30.0)
     found = verdict(verdicts.all_of(made), "loopback: p50")
     assert found.measured == pytest.approx(0) and not found.met
     assert verdict(verdicts.all_of(made), "pod to pod: p50").met
+
+
+def test_a_change_is_between_halves_that_were_measured_one_behind_the_other() -> None:
+    """In the second round the machine took twice as long for everything; the medians of both halves say -50 %."""
+    made = Results(dict(FACTS))
+    load = plan.load(plan.REQUESTS, plan.LOOPBACK)
+    for plain, bypath in ((20.0, 16.0), (40.0, 32.0), (40.0, 16.0)):
+        made.add(plan.PLAIN, load, 64, p50_us=plain)
+        made.add(plan.BYPATH, load, 64, p50_us=bypath)
+    assert verdicts.change_percent(made, load, 64, "p50_us") == pytest.approx(-20)
 
 
 def test_a_target_over_sizes_of_which_one_was_not_measured_is_not_met() -> None:
