@@ -61,7 +61,7 @@ def test_the_worst_of_all_sizes_is_judged() -> None:
 
 
 def test_a_change_is_between_halves_that_were_measured_one_behind_the_other() -> None:
-    """In the second round the machine took twice as long for everything; the medians of both halves say -50 %."""
+    """In the second round the machine took twice as long for everything; the medians of both halves say -60 %."""
     made = Results(dict(FACTS))
     load = plan.load(plan.REQUESTS, plan.LOOPBACK)
     for plain, bypath in ((20.0, 16.0), (40.0, 32.0), (40.0, 16.0)):
