@@ -53,6 +53,15 @@ def annotated(text: str) -> Json:
 
 
 @contextmanager
+def pod_of(node: Node, name: str) -> Iterator[Pod]:
+    made = Pod(node, name)
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@contextmanager
 def cgroups(node: Node) -> Iterator[Callable[[Pod], None]]:
     """A function that gives a pod a cgroup for its processes, all of which must have ended when the block does."""
     parent = Path(root_cgroup(), f"bypath-{node.pid}")

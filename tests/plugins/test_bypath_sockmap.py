@@ -13,7 +13,7 @@ import pytest
 from tests.lab.executable import DIST
 from tests.lab.node import Node
 from tests.plugins.rooms import Room
-from tests.plugins.sockmap_lab import PINS, VERDICT, WITHOUT_CGROUP2, Pod, Talk, links
+from tests.plugins.sockmap_lab import PINS, VERDICT, WITHOUT_CGROUP2, Pod, Talk, links, pod_of
 
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("bypath sockmap")]
 HEAD = "POD INTERFACE ADDRESSES SCOPES JOINED REDIRECTED BY TCP SPILLS PLAIN FAILED"
@@ -22,11 +22,8 @@ MIB = 1 << 20
 
 @pytest.fixture
 def pod(room: Room) -> Iterator[Pod]:
-    made = Pod(room.node, "p1")
-    try:
+    with pod_of(room.node, "p1") as made:
         yield made
-    finally:
-        made.remove()
 
 
 def bypath(node: Node, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from sockmap.layout import POD, SIDECAR
 
 from tests.lab.executable import REPO, Cni, CniFailure
 from tests.plugins.rooms import Room
-from tests.plugins.sockmap_lab import EXECUTABLE, PINS, WITHOUT_CGROUP2, Pod, annotated, dump, links
+from tests.plugins.sockmap_lab import EXECUTABLE, PINS, WITHOUT_CGROUP2, Pod, annotated, dump, links, pod_of
 
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("sockmap: life of a policy")]
 BARE = {"cniVersion": "1.1.0", "name": "pods", "type": EXECUTABLE}
@@ -22,20 +22,14 @@ BARE = {"cniVersion": "1.1.0", "name": "pods", "type": EXECUTABLE}
 
 @pytest.fixture
 def pod(room: Room) -> Iterator[Pod]:
-    made = Pod(room.node, "p1")
-    try:
+    with pod_of(room.node, "p1") as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture
 def other(room: Room) -> Iterator[Pod]:
-    made = Pod(room.node, "p2")
-    try:
+    with pod_of(room.node, "p2") as made:
         yield made
-    finally:
-        made.remove()
 
 
 def attached_to_the_root(pod: Pod) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from tests.kernels import probes
 from tests.lab.executable import DIST, REPO, CniFailure
 from tests.plugins.rooms import Room
-from tests.plugins.sockmap_lab import VERDICT, WITHOUT_CGROUP2, Pod, dump, links
+from tests.plugins.sockmap_lab import VERDICT, WITHOUT_CGROUP2, Pod, dump, links, pod_of
 
 pytestmark = pytest.mark.feature("sockmap: trust in the kernel")
 DIGEST = (DIST if (DIST / "bpf").exists() else REPO / "build") / "bpf/sockmap.sha256"
@@ -29,11 +29,8 @@ HIDDEN = {
 @pytest.fixture
 def pod(room: Room) -> Iterator[Pod]:
     room.node.run(f"rm -f {VERDICT}")
-    made = Pod(room.node, "p1")
-    try:
+    with pod_of(room.node, "p1") as made:
         yield made
-    finally:
-        made.remove()
         room.node.run(f"rm -f {VERDICT}")
 
 

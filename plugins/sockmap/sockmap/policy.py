@@ -36,6 +36,7 @@ def put_in_force(request: Request, attachment: Attachment, pod: NetNs, previous:
             record.addresses, record.number = addresses, cookie
             owned.claim(attachment, record)
             undo.callback(_take_away, owned, maps, attachment.key, attachment.network_key, record)
+        before = maps.policy(cookie)
         cgroup_id = node.attach(cgroup)
         maps.have_counters(cookie)
         maps.lead(addresses, cookie)
@@ -43,8 +44,8 @@ def put_in_force(request: Request, attachment: Attachment, pod: NetNs, previous:
         maps.put_policy(cookie, _packed(config, attachment, cgroup_id))
         undo.pop_all()
         maps.put_node_limit(config.node_limit_bytes)
-        # An earlier ADD may have had it seen elsewhere.
-        node.keep_links(maps.cgroup_ids())
+        if before and layout.POLICY.named(before)["cgroup_id"] != cgroup_id:
+            node.keep_links(maps.cgroup_ids())
 
 
 def faults(request: Request, attachment: Attachment, pod: NetNs, previous: Result, config: Config) -> list[str]:
