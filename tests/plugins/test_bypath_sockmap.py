@@ -13,7 +13,7 @@ import pytest
 from tests.lab.executable import DIST
 from tests.lab.node import Node
 from tests.plugins.rooms import Room
-from tests.plugins.sockmap_lab import PINS, VERDICT, WITHOUT_CGROUP2, Pod, Talk, links, pod_of
+from tests.plugins.sockmap_lab import PINS, VERDICT, WITHOUT_CGROUP2, Pod, Talk, cgroups, links, pod_of
 
 pytestmark = [pytest.mark.needs("sockmap"), pytest.mark.feature("bypath sockmap")]
 HEAD = "POD INTERFACE ADDRESSES SCOPES JOINED REDIRECTED BY TCP SPILLS PLAIN FAILED"
@@ -97,6 +97,17 @@ def test_a_program_that_somebody_took_away_is_named_with_what_mends_it(pod: Pod)
     assert "sm_ops is not attached to the root cgroup; the next ADD of a pod with a policy mends it" in shown
     pod.add()
     assert facts(pod.node, "status")["faults"] == []
+
+
+def test_a_pod_with_a_cgroup_of_its_own_is_shown_there_and_missed_when_its_program_is_gone(pod: Pod) -> None:
+    with cgroups(pod.node) as give_cgroup:
+        give_cgroup(pod)
+        pod.add(**pod.own_cgroup())
+        assert "; seen at its own cgroup\n" in bypath(pod.node, "show", "p1").stdout
+        assert facts(pod.node, "status")["faults"] == []
+        (link,) = links(pod.node)
+        pod.node.run(f"bpftool link detach pinned {PINS}/links/{link}")
+        assert facts(pod.node, "status")["faults"] == ["sm_pod_ops is not attached to the cgroup of pod p1"]
 
 
 def test_a_kernel_is_tested_before_any_pod_needs_it(pod: Pod) -> None:
